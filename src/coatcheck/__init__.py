@@ -1,0 +1,13 @@
+"""Server-side sessions for Python web applications.
+
+The browser keeps a signed claim ticket, the server keeps the data in Redis, Valkey or SQLite.
+"""
+
+from coatcheck.config import CookieConfig
+from coatcheck.errors import CoatcheckError
+from coatcheck.session import Flash
+from coatcheck.sessions import Session, Sessions, SyncSession, SyncSessions
+
+__version__ = "0.1.0"
+
+__all__ = ["CoatcheckError", "CookieConfig", "Flash", "Session", "Sessions", "SyncSession", "SyncSessions"]

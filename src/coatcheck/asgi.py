@@ -1,0 +1,170 @@
+"""Sessions for ASGI applications: a middleware for HTTP and WebSockets.
+
+The headers of a response leave when its session is stored, never before. What a handler changes afterwards, in a
+streaming body, a background task or a WebSocket, is stored before the next message leaves, and at the end at latest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, MutableMapping
+from functools import partial
+from typing import Any, Final, Literal, TypeAlias
+
+from coatcheck.errors import ConfigurationError, StoreUnavailable
+from coatcheck.headers import BYTES, UNAVAILABLE_BODY, UNAVAILABLE_HEADERS
+from coatcheck.sessions import Session, Sessions
+
+Scope: TypeAlias = MutableMapping[str, Any]
+Message: TypeAlias = MutableMapping[str, Any]
+Receive: TypeAlias = Callable[[], Awaitable[Message]]
+Send: TypeAlias = Callable[[Message], Awaitable[None]]
+ASGIApp: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
+Load: TypeAlias = Literal["eager", "lazy"]
+
+_HTTP_START: Final = "http.response.start"
+# Messages whose headers can carry a cookie; the WebSocket ones are for accepted and for denied handshakes.
+_STARTS: Final = frozenset({_HTTP_START, "websocket.accept", "websocket.http.response.start"})
+_SWITCHING_PROTOCOLS: Final = 101
+_TRY_AGAIN_LATER: Final = 1013
+"""WebSocket close code (IANA registry, RFC 6455 section 11.7)."""
+
+
+class SessionMiddleware:
+    """Puts each request's session into its scope, where Starlette's `request.session` finds it.
+
+    Without a session cookie in the request the store is not asked. While the store can't be reached, requests that
+    need it are answered by 503 with Retry-After. At the application's shutdown the store is closed.
+
+    Args:
+        app: the application.
+        sessions: the sessions to use.
+        name: the key of the scope. For several sessions in one application, add the middleware several times with
+            different names and different cookies, and use `scope[name]`.
+        load: "eager" loads the session before the application runs, if the request has its cookie. "lazy" leaves that
+            to `await session.load()`, which the application must call before it uses the session.
+
+    Raises:
+        ConfigurationError: an argument can't work.
+    """
+
+    def __init__(self, app: ASGIApp, sessions: Sessions, *, name: str = "session", load: Load = "eager") -> None:
+        if not isinstance(sessions, Sessions):
+            msg = f"sessions: the ASGI middleware needs a Sessions object, got a {type(sessions).__name__}"
+            raise ConfigurationError(msg)
+        if load not in ("eager", "lazy"):
+            msg = f"load: expected 'eager' or 'lazy', got {load!r}"
+            raise ConfigurationError(msg)
+        self._app = app
+        self._sessions = sessions
+        self._name = name
+        self._is_eager = load == "eager"
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run the application for one connection."""
+        kind = scope["type"]
+        if kind in ("http", "websocket"):
+            await self._run(scope, receive, send)
+        elif kind == "lifespan":
+            await self._app(scope, receive, partial(self._send_lifespan, send))
+        else:
+            await self._app(scope, receive, send)
+
+    async def _send_lifespan(self, send: Send, message: Message) -> None:
+        """Close the store when the application has shut down, before the server is told and may stop the loop."""
+        if message["type"] in ("lifespan.shutdown.complete", "lifespan.shutdown.failed"):
+            await self._sessions.close()
+        await send(message)
+
+    async def _run(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._name in scope and isinstance(scope[self._name], Session):
+            msg = f"Two session middlewares have the same name {self._name!r}; give one of them another"
+            raise ConfigurationError(msg)
+        session = self._sessions.begin([value for name, value in scope["headers"] if name == b"cookie"])
+        exchange = _Exchange(self._sessions, session, receive, send)
+        try:
+            if self._is_eager:
+                await session.load()
+            scope[self._name] = session
+            await self._app(scope, exchange.receive if scope["type"] == "websocket" else receive, exchange.send)
+        except StoreUnavailable:
+            if exchange.has_started:
+                raise
+            await _refuse(scope, send)
+        except BaseException:
+            await exchange.failed()
+            raise
+        else:
+            await exchange.finished(scope)
+
+
+class _Exchange:
+    """One request and its response, on their way past the session."""
+
+    __slots__ = ("_receive", "_send", "_session", "_sessions", "_store_error", "has_started", "is_disconnected")
+
+    def __init__(self, sessions: Sessions, session: Session, receive: Receive, send: Send) -> None:
+        self._sessions = sessions
+        self._session = session
+        self._receive = receive
+        self._send = send
+        self._store_error: StoreUnavailable | None = None
+        self.has_started = False
+        self.is_disconnected = False
+
+    async def receive(self) -> Message:
+        """Pass a message on to the application, and take note when the client has gone."""
+        message = await self._receive()
+        if message["type"] == "websocket.disconnect":
+            self.is_disconnected = True
+        return message
+
+    async def send(self, message: Message) -> None:
+        """Pass a message on to the client, after storing what it may be about."""
+        if message["type"] in _STARTS and not self.has_started:
+            await self._start(message)
+        elif self.has_started:
+            await self._session.save()
+        await self._send(message)
+
+    async def _start(self, message: Message) -> None:
+        status = message.get("status", _SWITCHING_PROTOCOLS)
+        if self._store_error is not None and status < 500:  # noqa: PLR2004
+            raise self._store_error  # the application went on after the error; its answer may not be true
+        try:
+            set_cookie = await self._sessions.conclude(self._session, status)
+        except StoreUnavailable as error:
+            self._store_error = error
+            raise
+        self.has_started = True
+        accessed = self._session.was_accessed
+        if accessed or set_cookie is not None:
+            headers = list(message.get("headers", ()))
+            BYTES.add(headers, accessed=accessed, set_cookie=set_cookie)
+            message["headers"] = headers
+
+    async def failed(self) -> None:
+        """The application raised: nothing is stored, unless it is a WebSocket whose client has just gone."""
+        if self.is_disconnected:
+            await self._session.save()
+        else:
+            await self._sessions.abandon(self._session)
+
+    async def finished(self, scope: Scope) -> None:
+        """The application returned: store what it did last."""
+        if self.has_started:
+            await self._session.save()
+        elif self._store_error is not None:
+            await _refuse(scope, self._send)
+        else:  # no response, or a handshake that was refused without one: no cookie can be set
+            await self._sessions.abandon(self._session)
+
+
+async def _refuse(scope: Scope, send: Send) -> None:
+    """Answer that the store can't be reached."""
+    if scope["type"] == "websocket" and "websocket.http.response" not in scope.get("extensions", {}):
+        await send({"type": "websocket.close", "code": _TRY_AGAIN_LATER, "reason": "Try again later"})
+        return
+    prefix = "http" if scope["type"] == "http" else "websocket.http"
+    headers = [(name.encode("ascii"), value.encode("ascii")) for name, value in UNAVAILABLE_HEADERS]
+    await send({"type": f"{prefix}.response.start", "status": 503, "headers": headers})
+    await send({"type": f"{prefix}.response.body", "body": UNAVAILABLE_BODY})

@@ -1,0 +1,101 @@
+"""Every exception that Coatcheck raises, in one tree.
+
+All of them derive from `CoatcheckError`. Messages name what happened, with which value unless it is a secret,
+and what to do about it. No session ID, token or secret key is ever part of a message.
+"""
+
+from __future__ import annotations
+
+
+class CoatcheckError(Exception):
+    """The root of all errors raised by Coatcheck."""
+
+
+class ConfigurationError(CoatcheckError, ValueError):
+    """A setting can't work. Raised when the object that takes the setting is built, never by a request."""
+
+
+class MissingExtra(ConfigurationError, ImportError):
+    """An optional dependency is not installed. The message names the extra that brings it."""
+
+    def __init__(self, feature: str, extra: str) -> None:
+        super().__init__(
+            f"{feature} needs packages that are not installed. Install them with: pip install 'coatcheck[{extra}]'"
+        )
+
+
+class SessionError(CoatcheckError):
+    """The application used a session in a way that can't be honoured."""
+
+
+class SessionNotLoaded(SessionError, RuntimeError):
+    """A lazily loaded session was used from async code before `await session.load()`."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "This session has not been loaded yet: with load='lazy', call `await session.load()` before using it"
+        )
+
+
+class SessionNotFound(SessionError, LookupError):
+    """A token does not lead to a live session: it is forged, stale or the session has ended."""
+
+
+class ResponseStarted(SessionError, RuntimeError):
+    """A change needs a cookie, and the headers of the response have already left."""
+
+
+class UnsupportedKey(SessionError, TypeError):
+    """A session's key is not a string that can be stored."""
+
+
+class UnsupportedValue(SessionError, TypeError):
+    """A value can't be stored without loss. The message names the key and the type."""
+
+
+class RecordTooLarge(SessionError, ValueError):
+    """A session would exceed `max_record_bytes` or `max_keys`. What was stored before is untouched."""
+
+
+class TooManyConflicts(SessionError, RuntimeError):
+    """Other requests changed the same session again and again while this one tried to commit."""
+
+
+class UndecodableValue(SessionError, ValueError):
+    """One value of a stored session can't be decoded here, for example because its time zone is unknown."""
+
+
+class RecordError(CoatcheckError):
+    """What the store returned is not a record that can be used. It is reported and left as it is."""
+
+
+class UndecodableRecord(RecordError, ValueError):
+    """The stored bytes are not a record, or a record that is damaged or of an unknown format."""
+
+
+class ForeignRecord(RecordError, ValueError):
+    """The store returned a record that belongs to another session. It is refused."""
+
+
+class StoreError(CoatcheckError):
+    """The store could not do what it was asked to do."""
+
+
+class StoreUnavailable(StoreError, ConnectionError):
+    """The store can't be reached or can't answer now. Transports turn this into 503 with Retry-After."""
+
+
+class StoreFull(StoreUnavailable):
+    """The store has no room for more. What it holds is intact."""
+
+
+class StoreCorrupted(StoreUnavailable):
+    """The store's file is damaged or not what it should be. It is left as it is."""
+
+
+class InvalidCookie(CoatcheckError, ValueError):
+    """A cookie of another system's format was refused."""
+
+
+class InvalidGob(CoatcheckError, ValueError):
+    """Bytes are not a gob stream that can be read, or a value can't be written as one."""

@@ -1,0 +1,62 @@
+"""What a session adds to a response's headers, once for both kinds of header lists: ASGI's bytes and WSGI's strings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, Generic, TypeVar
+
+Text = TypeVar("Text", str, bytes)
+
+
+class ResponseHeaders(Generic[Text]):
+    """Adds Set-Cookie, Vary and Cache-Control to header lists of one kind of text."""
+
+    def __init__(self, text: Callable[[str], Text]) -> None:
+        self._text: Callable[[str], Text] = text
+        self._vary: Text = text("vary")
+        self._cookie: Text = text("cookie")
+        self._any: Text = text("*")
+        self._comma: Text = text(",")
+        self._cache_control: Text = text("cache-control")
+        self._set_cookie: Text = text("set-cookie")
+        self._no_store: tuple[Text, Text] = (self._cache_control, text("no-store"))
+        self._vary_cookie: tuple[Text, Text] = (self._vary, text("Cookie"))
+
+    def add(self, headers: list[tuple[Text, Text]], *, accessed: bool, set_cookie: str | None) -> None:
+        """Add to `headers` what is due, in place.
+
+        Args:
+            headers: the response's headers so far.
+            accessed: the session was read, so what is said may differ for another cookie (RFC 9110, section 12.5.5).
+            set_cookie: the Set-Cookie value, or None. A response that carries one must not be kept by caches, so it
+                gets `Cache-Control: no-store` in place of what it had.
+        """
+        if set_cookie is not None:
+            headers[:] = [header for header in headers if header[0].lower() != self._cache_control]
+            headers.append(self._no_store)
+            headers.append((self._set_cookie, self._text(set_cookie)))
+        elif not accessed:
+            return
+        for name, value in headers:
+            if name.lower() == self._vary:
+                words = [word.strip().lower() for word in value.split(self._comma)]
+                if self._cookie in words or self._any in words:
+                    return
+        headers.append(self._vary_cookie)
+
+
+def _ascii(text: str) -> bytes:
+    return text.encode("ascii")
+
+
+BYTES: Final[ResponseHeaders[bytes]] = ResponseHeaders(_ascii)
+TEXT: Final[ResponseHeaders[str]] = ResponseHeaders(str)
+
+UNAVAILABLE_BODY: Final = b"The service is temporarily unavailable. Please try again in a moment.\n"
+UNAVAILABLE_HEADERS: Final = (
+    ("content-type", "text/plain; charset=utf-8"),
+    ("content-length", str(len(UNAVAILABLE_BODY))),
+    ("cache-control", "no-store"),
+    ("retry-after", "5"),
+)
+"""The answer while the store can't be reached: 503, never a silent logout (RFC 9110, section 15.6.4)."""

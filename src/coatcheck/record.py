@@ -1,0 +1,102 @@
+"""What the store keeps under a store key: a record, and its bytes.
+
+    format 1 byte | revision 8 bytes | CRC-32 4 bytes | store key 20 bytes | MessagePack body
+
+The revision stands at a fixed place (`REVISION`), so that a store compares it without knowing anything else of a
+record. It is random: revisions are only ever compared for equality, and a counter could repeat after a failover.
+The checksum makes a damaged record known when it is loaded, although its values are decoded only when they are read.
+The store key inside the record makes a record that arrives under another key known (a connection that mixes up
+replies once handed one user's data to the next: CVE-2023-28858).
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from typing import Final, TypeAlias
+from zlib import crc32
+
+import msgspec
+from msgspec import Raw
+from msgspec.msgpack import Decoder, Encoder
+
+from coatcheck.errors import ForeignRecord, UndecodableRecord
+
+REVISION: Final = slice(1, 9)
+"""Where in a record's bytes its revision stands. The scripts and queries of the stores use the same place."""
+
+_HEADER: Final = struct.Struct(">B8sI20s")
+_CHECKED_FROM: Final = 13
+"""The checksum covers what comes after it: the store key and the body."""
+
+Values: TypeAlias = dict[str, Raw]
+"""A session's keys, each with its value still encoded."""
+
+
+class Record(msgspec.Struct, array_like=True, frozen=True):
+    """A session as it is stored. Times are milliseconds since the epoch."""
+
+    created_at_ms: int
+    updated_at_ms: int
+    remember: bool | None
+    """Whether the cookie outlives the browser's session; None for what the configuration says."""
+    values: Values
+
+
+class Moved(msgspec.Struct, array_like=True, frozen=True):
+    """What stands in a session's place for a while after it was renewed.
+
+    By it, requests that were under way with the old ID are told from those of a session that has ended.
+    """
+
+    successor: str
+    """The store key that the session has now."""
+    until_ms: int
+    """From when on this counts as nothing at all."""
+
+
+_FORMATS: Final[dict[type[Record | Moved], int]] = {Record: 1, Moved: 2}
+"""The first byte. Part of the storage format."""
+
+_encode_body = Encoder().encode
+_DECODERS: Final = {number: Decoder(kind).decode for kind, number in _FORMATS.items()}
+
+
+def new_revision() -> bytes:
+    """Make a revision that no other write has."""
+    return os.urandom(8)
+
+
+def encode(store_key: str, revision: bytes, record: Record | Moved) -> bytes:
+    """Give the bytes to store under `store_key`."""
+    checked = bytes.fromhex(store_key) + _encode_body(record)
+    return b"%c%b%b%b" % (_FORMATS[type(record)], revision, crc32(checked).to_bytes(4, "big"), checked)
+
+
+def decode(store_key: str, data: bytes) -> tuple[bytes, Record | Moved]:
+    """Read what was found under `store_key`. Gives its revision and the record.
+
+    Raises:
+        UndecodableRecord: the bytes are not a record, are damaged, or have a format this version does not know.
+        ForeignRecord: it is a sound record of another session.
+    """
+    try:
+        format_number, revision, checksum, owner_key = _HEADER.unpack_from(data)
+    except struct.error:
+        msg = f"{len(data)} bytes are too few for a record"
+        raise UndecodableRecord(msg) from None
+    decode_body = _DECODERS.get(format_number)
+    if decode_body is None:
+        msg = f"it has format {format_number}, which this version of Coatcheck does not know"
+        raise UndecodableRecord(msg)
+    if crc32(data[_CHECKED_FROM:]) != checksum:
+        msg = "its checksum is wrong, so it is damaged"
+        raise UndecodableRecord(msg)
+    if owner_key.hex() != store_key:
+        msg = f"it belongs to the session {owner_key.hex()}"
+        raise ForeignRecord(msg)
+    try:
+        return revision, decode_body(data[_HEADER.size :])
+    except (msgspec.MsgspecError, RecursionError) as error:
+        msg = f"its body can't be decoded: {error}"
+        raise UndecodableRecord(msg) from error

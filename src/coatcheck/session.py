@@ -1,0 +1,272 @@
+"""The session as the application sees it: a mapping with a life of its own.
+
+What it does to the data is in `working_copy`, when that reaches the store is in `lifecycle`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, MutableMapping
+from datetime import UTC, datetime
+from decimal import Decimal
+from functools import partial
+from typing import Any, Final, NamedTuple, TypeVar
+
+from coatcheck import values
+from coatcheck.lifecycle import Lifecycle
+from coatcheck.working_copy import NOTHING, InapplicableError, Standing, WorkingCopy
+
+Number = TypeVar("Number", int, float, Decimal)
+
+FLASH_KEY: Final = "_flash"
+"""The session's key under which flash messages wait to be shown."""
+
+
+class Flash(NamedTuple):
+    """A message to be shown once, on the next page."""
+
+    message: str
+    category: str
+
+
+class BaseSession(MutableMapping[str, Any]):
+    """What `Session` and `SyncSession` have in common: everything but loading and saving.
+
+    Reading a value, changing it in place (`session["cart"].append(item)`) and assigning it all work as with a dict;
+    there is neither a `modified` flag to set nor a call to remember. What changed is stored before the response's
+    headers leave. Requests of one session that run at the same time do not undo each other's changes to different
+    keys; for changes to the same key see `increment`, `append` and `modify`.
+
+    A session is for one request, and not for several threads at once.
+    """
+
+    __slots__ = ("_lifecycle", "_work")
+
+    def __init__(self, lifecycle: Lifecycle, work: WorkingCopy) -> None:
+        self._lifecycle = lifecycle
+        self._work = work
+
+    # --- the mapping ------------------------------------------------------------------------------------------
+
+    def __getitem__(self, key: str) -> Any:
+        """Give a value.
+
+        Raises:
+            KeyError: there is none.
+            UndecodableValue: it can't be decoded here.
+        """
+        return self._read().read(key)
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        """Set a value.
+
+        Raises:
+            UnsupportedKey: the key is not a string.
+            UnsupportedValue: the value can't be stored without loss.
+            ResponseStarted: this would start a new session, and its cookie could not be set any more.
+        """
+        self._write().assign(key, value)
+
+    def __delitem__(self, key: str) -> None:
+        """Delete a key. Raises KeyError when it is not there."""
+        self._read().remove(key)
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over the keys."""
+        return iter(list(self._read().keys()))
+
+    def __len__(self) -> int:
+        """Give the number of keys."""
+        return self._read().size()
+
+    def __contains__(self, key: object) -> bool:
+        """Tell whether the key has a value. Does not decode it."""
+        return self._read().has(key)
+
+    def __repr__(self) -> str:
+        """Show the handle and the standing, and neither the ID nor the data."""
+        self._work.accessed = True
+        return f"<{type(self).__name__} {self._work.identity.store_key} {self._work.standing.value}>"
+
+    # --- changes that are right under concurrency ---------------------------------------------------------------
+
+    def increment(self, key: str, by: Number = 1) -> Number:  # type: ignore[assignment]
+        """Add to a number, which starts at 0. Concurrent increments add up.
+
+        Args:
+            key: the session's key.
+            by: how much to add; negative to subtract.
+
+        Returns:
+            The new number as far as this request knows; after `save()`, `session[key]` is what the store holds.
+
+        Raises:
+            UnsupportedValue: the key holds something that is not a number.
+        """
+        return self._write().operate(key, partial(_add, by))  # type: ignore[no-any-return]
+
+    def append(self, key: str, value: Any) -> None:
+        """Append to a list, which starts empty. Concurrent appends all arrive.
+
+        Raises:
+            UnsupportedValue: the key holds something that is not a list, or `value` can't be stored.
+        """
+        self._write().operate(key, partial(_append, key, values.encode(key, value)))
+
+    def modify(self, key: str, function: Callable[[Any], Any], default: Any = None) -> Any:
+        """Read, change and write a value as one atomic step.
+
+        `function` is called with the current value and gives the new one. If another request changes the key before
+        this one commits, it is called again with the newer value, so it must do nothing but compute.
+
+        Args:
+            key: the session's key.
+            function: makes the new value of the current one.
+            default: the current value for a key that is not there.
+
+        Returns:
+            The new value as far as this request knows.
+        """
+        return self._write().operate(key, partial(_modify, function, default))
+
+    # --- flash messages -----------------------------------------------------------------------------------------
+
+    def flash(self, message: str, category: str = "message") -> None:
+        """Keep a message for the next page that asks for `flashes()`."""
+        self.append(FLASH_KEY, [message, category])
+
+    def flashes(self, category: str | None = None) -> list[Flash]:
+        """Take the messages that wait, or those of one category, oldest first. They are gone afterwards.
+
+        A message that another request adds in the same moment is kept for the next page.
+        """
+        waiting: list[list[str]] = self.get(FLASH_KEY, [])
+        taken = [entry for entry in waiting if category is None or entry[1] == category]
+        if taken:
+            self._write().operate(FLASH_KEY, partial(_without, values.encode(FLASH_KEY, taken)))
+        return [Flash(message, of_category) for message, of_category in taken]
+
+    # --- identity and life --------------------------------------------------------------------------------------
+
+    @property
+    def handle(self) -> str:
+        """The session's public name, for lists, logs and URLs. Nobody can use the session with it."""
+        return self._read().identity.store_key
+
+    @property
+    def token(self) -> str:
+        """The cookie's value. A secret: whoever has it has the session. For jobs and tests, see `Sessions.open`."""
+        return self._lifecycle.token(self._read())
+
+    @property
+    def is_new(self) -> bool:
+        """Whether nothing of this session is stored yet."""
+        return self._read().standing is not Standing.STORED
+
+    @property
+    def was_accessed(self) -> bool:
+        """Whether this request has read or changed anything of the session, so that its response depends on it."""
+        return self._work.accessed
+
+    @property
+    def created_at(self) -> datetime:
+        """When the session began."""
+        work = self._read()
+        return _moment(work.opened_at_ms if work.record is None else work.record.created_at_ms)
+
+    @property
+    def expires_at(self) -> datetime:
+        """When the session ends unless it is used again, by what this request knows."""
+        return _moment(self._lifecycle.expires_at_ms(self._read()))
+
+    def renew(self) -> None:
+        """Give the session a new ID at the commit; the old one is dead from then on. The values stay.
+
+        Call it whenever somebody's rights change, above all at login: an ID that was known before (session fixation)
+        must not lead to what comes after.
+
+        Raises:
+            ResponseStarted: the new cookie could not be set any more.
+        """
+        work = self._read()
+        work.check_cookie_can_be_set("Renewing a session gives it a new ID")
+        work.renew()
+
+    def destroy(self) -> None:
+        """End the session: log out. What is stored afterwards in the same request belongs to a new session.
+
+        The end holds even when the rest of the request fails.
+        """
+        self._work.destroy()
+
+    def remember(self, remember: bool) -> None:  # noqa: FBT001 (reads well: session.remember(True))
+        """Let the cookie survive a restart of the browser, or not. Overrides `CookieConfig.persistent`.
+
+        Raises:
+            ResponseStarted: the new cookie could not be set any more.
+        """
+        work = self._read()
+        if remember is not work.remember:
+            work.check_cookie_can_be_set("remember() changes the cookie")
+            work.remember = remember
+
+    # --- access ---------------------------------------------------------------------------------------------------
+
+    def _read(self) -> WorkingCopy:
+        work = self._work
+        if work.standing is Standing.UNLOADED:
+            self._load_now()
+        work.accessed = True
+        return work
+
+    def _write(self) -> WorkingCopy:
+        work = self._read()
+        if work.sealed and work.standing is Standing.NEW:
+            work.check_cookie_can_be_set("This would start a new session")
+        return work
+
+    def _load_now(self) -> None:
+        raise NotImplementedError
+
+
+# --- operations -------------------------------------------------------------------------------------------------------
+
+
+def _add(by: Any, current: Any) -> Any:
+    if current is NOTHING:
+        return by
+    if isinstance(current, bool) or not isinstance(current, int | float | Decimal):
+        msg = f"holds a {type(current).__name__}, and only a number can be incremented"
+        raise InapplicableError(msg)
+    try:
+        return current + by
+    except TypeError as error:
+        msg = f"can't be incremented: {error}"
+        raise InapplicableError(msg) from None
+
+
+def _append(key: str, encoded: bytes, current: Any) -> Any:
+    value = values.decode(key, encoded)
+    if current is NOTHING:
+        return [value]
+    if not isinstance(current, list):
+        msg = f"holds a {type(current).__name__}, and only to a list can be appended"
+        raise InapplicableError(msg)
+    current.append(value)
+    return current
+
+
+def _modify(function: Callable[[Any], Any], default: Any, current: Any) -> Any:
+    return function(default if current is NOTHING else current)
+
+
+def _without(encoded: bytes, current: Any) -> Any:
+    if not isinstance(current, list):
+        return current
+    for item in values.decode(FLASH_KEY, encoded):
+        if item in current:
+            current.remove(item)
+    return current or NOTHING
+
+
+def _moment(ms: int) -> datetime:
+    return datetime.fromtimestamp(ms / 1000, UTC)

@@ -1,0 +1,95 @@
+"""What a store is: bytes under a key for a time. It knows nothing of sessions.
+
+The one thing a store knows of a record is the place of its revision (`coatcheck.record.REVISION`), which it compares.
+`coatcheck.testing.StoreContract` tests a store against every sentence of these protocols.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Protocol, TypeAlias, runtime_checkable
+
+
+class Outcome(Enum):
+    """How an update ended, unless a newer record was in its way."""
+
+    DONE = "done"
+    GONE = "gone"
+    """Nothing is stored under the key (any more). Nothing was written."""
+
+
+WriteResult: TypeAlias = Outcome | bytes
+"""`Outcome`, or the newer record that was found, in which case nothing was written."""
+
+
+@runtime_checkable
+class SyncStore(Protocol):
+    """A store for threads. Every method may be called from several threads at once.
+
+    Keys are ASCII strings without control characters, times to live are in milliseconds and at least 1.
+    Every method raises `StoreUnavailable` when the store can't be reached or can't do its work now.
+    """
+
+    def load(self, key: str) -> bytes | None:
+        """Give the record, or None when there is none or its time is over."""
+        ...
+
+    def create(self, key: str, record: bytes, ttl_ms: int) -> bool:
+        """Store a record where none is. False when one is there, which is left as it is."""
+        ...
+
+    def update(self, key: str, revision: bytes, record: bytes, ttl_ms: int) -> WriteResult:
+        """Replace the record that has this revision, and set its time to live, in one atomic step.
+
+        A record that is missing is not created.
+        """
+        ...
+
+    def touch(self, key: str, ttl_ms: int) -> bytes | None:
+        """Set the time to live and give the record, in one atomic step. None when there is no record."""
+        ...
+
+    def delete(self, key: str) -> bool:
+        """Delete the record. False when there is none."""
+        ...
+
+    def reset(self) -> None:
+        """Give up every open connection, because one brought a wrong answer. The next call opens new ones."""
+        ...
+
+    def close(self) -> None:
+        """Free what the store holds. It may be used again afterwards, and then opens anew."""
+        ...
+
+
+@runtime_checkable
+class AsyncStore(Protocol):
+    """A store for asyncio: the same as `SyncStore`, awaited."""
+
+    async def load(self, key: str) -> bytes | None:
+        """See `SyncStore.load`."""
+        ...
+
+    async def create(self, key: str, record: bytes, ttl_ms: int) -> bool:
+        """See `SyncStore.create`."""
+        ...
+
+    async def update(self, key: str, revision: bytes, record: bytes, ttl_ms: int) -> WriteResult:
+        """See `SyncStore.update`."""
+        ...
+
+    async def touch(self, key: str, ttl_ms: int) -> bytes | None:
+        """See `SyncStore.touch`."""
+        ...
+
+    async def delete(self, key: str) -> bool:
+        """See `SyncStore.delete`."""
+        ...
+
+    async def reset(self) -> None:
+        """See `SyncStore.reset`."""
+        ...
+
+    async def close(self) -> None:
+        """See `SyncStore.close`."""
+        ...

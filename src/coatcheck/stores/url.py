@@ -1,0 +1,105 @@
+"""Stores by URL. Each kind is imported when it is asked for, so that its dependencies are needed only then."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+from urllib.parse import unquote, urlsplit
+
+from coatcheck.errors import ConfigurationError
+from coatcheck.stores.protocol import AsyncStore, SyncStore
+
+_REDIS_SCHEMES: Final = {
+    "redis": "redis",
+    "rediss": "rediss",
+    "valkey": "redis",
+    "valkeys": "rediss",
+    "unix": "unix",
+    "redis+unix": "unix",
+}
+"""Our schemes, and redis-py's."""
+
+_EXPECTED: Final = (
+    "expected redis://[user:password@]host[:port][/database], rediss://… (TLS), valkey://…, unix:///path/to/socket, "
+    "sqlite:///relative/file, sqlite:////absolute/file or memory://"
+)
+
+
+def store_from_url(url: str, clock: Callable[[], float]) -> AsyncStore:
+    """Make an async store. Raises ConfigurationError for a URL that is not one of ours."""
+    scheme = _scheme(url)
+    if scheme == "memory":
+        from coatcheck.stores.memory import MemoryStore
+
+        return MemoryStore(clock=clock)
+    if scheme == "sqlite":
+        from coatcheck.stores.sqlite import SQLiteStore
+
+        return SQLiteStore(_sqlite_path(url), clock=clock)
+    from coatcheck.stores.redis import RedisStore
+
+    return RedisStore(_redis_url(url, scheme))
+
+
+def sync_store_from_url(url: str, clock: Callable[[], float]) -> SyncStore:
+    """Make a sync store. Raises ConfigurationError for a URL that is not one of ours."""
+    scheme = _scheme(url)
+    if scheme == "memory":
+        from coatcheck.stores.memory import SyncMemoryStore
+
+        return SyncMemoryStore(clock=clock)
+    if scheme == "sqlite":
+        from coatcheck.stores.sqlite import SyncSQLiteStore
+
+        return SyncSQLiteStore(_sqlite_path(url), clock=clock)
+    from coatcheck.stores.redis import SyncRedisStore
+
+    return SyncRedisStore(_redis_url(url, scheme))
+
+
+def _scheme(url: str) -> str:
+    scheme, separator, _ = url.partition("://")
+    if not separator:
+        # Not shown whole: what was meant as a URL may hold a password.
+        msg = f"store URL: {_EXPECTED}; got no '://' in a text of {len(url)} characters"
+        raise ConfigurationError(msg)
+    scheme = scheme.lower()
+    if scheme not in ("memory", "sqlite", *_REDIS_SCHEMES):
+        msg = f"store URL: {_EXPECTED}; got the scheme {scheme!r:.40}"
+        raise ConfigurationError(msg)
+    if scheme == "memory" and url.lower() not in ("memory://", "memory:///"):
+        msg = "store URL: memory:// takes nothing after it"
+        raise ConfigurationError(msg)
+    return scheme
+
+
+def _sqlite_path(url: str) -> str:
+    parts = urlsplit(url)
+    path = unquote(parts.path[1:])
+    if parts.netloc or not path or parts.query or parts.fragment or "\x00" in path:
+        msg = f"store URL: expected sqlite:///relative/file or sqlite:////absolute/file, got {url!r:.200}"
+        raise ConfigurationError(msg)
+    if path == ":memory:":
+        msg = "store URL: an SQLite database in memory would be another one for each connection; use memory://"
+        raise ConfigurationError(msg)
+    return path
+
+
+def _redis_url(url: str, scheme: str) -> str:
+    if not _is_understood(url, is_socket=_REDIS_SCHEMES[scheme] == "unix"):
+        # Not shown: it may hold a password.
+        msg = f"store URL: {_EXPECTED}; the host, port, path or database of the {scheme} URL is not understood"
+        raise ConfigurationError(msg)
+    return _REDIS_SCHEMES[scheme] + url[len(scheme) :]
+
+
+def _is_understood(url: str, *, is_socket: bool) -> bool:
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        return False
+    path = parts.path.strip("/")
+    if is_socket:
+        return path != ""
+    return bool(parts.hostname) and port != 0 and (path == "" or path.isdecimal())

@@ -1,0 +1,96 @@
+"""Session IDs, and the tokens that carry them: sign and verify, key rotation.
+
+A token is the cookie's value: session ID (32 bytes), time of issue (5 bytes, seconds), HMAC-SHA256 (32 bytes), in
+URL-safe base64. It says nothing but "this server issued this ID at that time", and it is checked without the store.
+"""
+
+from __future__ import annotations
+
+import hmac
+import secrets
+from binascii import Error as Base64Error
+from binascii import a2b_base64, b2a_base64
+from collections.abc import Sequence
+from hashlib import sha256
+from typing import Final, NamedTuple
+
+_ID_BYTES: Final = 32
+_TIME_BYTES: Final = 5
+_SIGNED_BYTES: Final = _ID_BYTES + _TIME_BYTES
+_MAC_BYTES: Final = 32
+_MAX_TIME: Final = 2 ** (8 * _TIME_BYTES) - 1
+
+# 69 bytes are 92 characters of base64, with neither padding nor unused bits: each token has exactly one spelling.
+TOKEN_CHARACTERS: Final = 92
+_FROM_URL_SAFE: Final = bytes.maketrans(b"-_+/=", b"+/!!!")
+_TO_URL_SAFE: Final = bytes.maketrans(b"+/", b"-_")
+
+_STORE_KEY_DIGITS: Final = 40
+
+
+class SessionID:
+    """The secret that a client proves its session with. Shows its store key, never itself."""
+
+    __slots__ = ("secret", "store_key")
+
+    secret: bytes
+    store_key: str
+    """The first 160 bits of the ID's SHA-256, in hexadecimal: the name of the session in stores, lists and logs.
+    It can't be turned back into the ID, and is also the session's handle."""
+
+    def __init__(self, secret: bytes) -> None:
+        self.secret = secret
+        self.store_key = sha256(secret).hexdigest()[:_STORE_KEY_DIGITS]
+
+    @classmethod
+    def generate(cls) -> SessionID:
+        """Make a new one: 256 bits from the operating system's generator."""
+        return cls(secrets.token_bytes(_ID_BYTES))
+
+    def __repr__(self) -> str:
+        return f"<SessionID of {self.store_key}>"
+
+
+class VerifiedToken(NamedTuple):
+    """What a genuine token says."""
+
+    session_id: SessionID
+    issued_at: int
+    """Seconds since the epoch."""
+    by_older_key: bool
+    """Signed by a key that only verifies any more, so the token should be issued anew."""
+
+
+class TokenSigner:
+    """Signs tokens for one cookie name with the newest secret key, and verifies those of all keys given.
+
+    Every key signs under a key derived for this purpose and this cookie name, so a token is worthless under another
+    cookie name, and a secret key that is also used elsewhere signs nothing that passes for a token.
+    """
+
+    __slots__ = ("_keys",)
+
+    def __init__(self, secret_keys: Sequence[bytes], cookie_name: str) -> None:
+        purpose = b"coatcheck token 1\x00" + cookie_name.encode()
+        self._keys = tuple(hmac.digest(key, purpose, "sha256") for key in secret_keys)
+
+    def sign(self, session_id: SessionID, issued_at: int) -> str:
+        """Make a token. `issued_at` is in seconds since the epoch."""
+        signed = session_id.secret + min(max(issued_at, 0), _MAX_TIME).to_bytes(_TIME_BYTES, "big")
+        token = b2a_base64(signed + hmac.digest(self._keys[0], signed, "sha256"), newline=False)
+        return token.translate(_TO_URL_SAFE).decode("ascii")
+
+    def verify(self, token: bytes) -> VerifiedToken | None:
+        """Give what the token says, or None for anything that this signer did not make."""
+        if len(token) != TOKEN_CHARACTERS:
+            return None
+        try:
+            decoded = a2b_base64(token.translate(_FROM_URL_SAFE), strict_mode=True)
+        except (Base64Error, ValueError):
+            return None
+        signed, mac = decoded[:_SIGNED_BYTES], decoded[_SIGNED_BYTES:]
+        for position, key in enumerate(self._keys):
+            if hmac.compare_digest(hmac.digest(key, signed, "sha256"), mac):
+                issued_at = int.from_bytes(signed[_ID_BYTES:], "big")
+                return VerifiedToken(SessionID(signed[:_ID_BYTES]), issued_at, position > 0)
+        return None

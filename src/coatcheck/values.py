@@ -1,0 +1,279 @@
+"""Values to bytes and back, without loss: what comes out is equal to what went in, and of the same type.
+
+The format is MessagePack by msgspec. What MessagePack has no type for travels as an extension type whose code is
+listed in `_Code`; the numbers are part of the storage format and never change their meaning. Only exactly the types
+listed here are taken (a subclass would come back as its base), and nothing stored can ever run code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from datetime import date, datetime, time, timedelta, timezone, tzinfo
+from decimal import Decimal
+from typing import Any, Final, TypeAlias
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+from msgspec import Raw
+from msgspec.msgpack import Decoder, Encoder, Ext
+
+from coatcheck.errors import UndecodableValue, UnsupportedKey, UnsupportedValue
+
+MAX_DEPTH: Final = 64
+"""How deep lists, dicts and the like may be nested; far below what a decoder's stack holds."""
+
+_PLAIN: Final = frozenset({str, bool, type(None), float, bytes})
+_PLAIN_KEYS: Final = _PLAIN | {int}
+_SCALARS: Final = _PLAIN_KEYS | {datetime, date, time, timedelta, Decimal, UUID}
+
+IMMUTABLE: Final = _SCALARS | {frozenset}
+"""Types whose values can't change in place. (A tuple may hold a list, so it is not among them.)"""
+
+_MIN_INT: Final = -(2**63)
+_MAX_INT: Final = 2**64 - 1
+
+
+class _Code:
+    """Extension type codes. Part of the storage format."""
+
+    BIG_INT: Final = 1
+    TUPLE: Final = 2
+    SET: Final = 3
+    FROZENSET: Final = 4
+    DICT: Final = 5
+    DATETIME: Final = 6
+    DATE: Final = 7
+    TIME: Final = 8
+    TIMEDELTA: Final = 9
+    DECIMAL: Final = 10
+    UUID: Final = 11
+
+
+class _CannotEncodeError(Exception):
+    """Raised inside this module; `encode` adds the session's key to it."""
+
+
+def check_key(key: object) -> str:
+    """Give a session's key back as it will be stored.
+
+    Raises:
+        UnsupportedKey: the key is not a string, or has code points that UTF-8 can't express.
+    """
+    if not isinstance(key, str):
+        msg = f"A session's keys are strings; {key!r:.80} is of type {type(key).__name__!r}"
+        raise UnsupportedKey(msg)
+    if not key.isascii():
+        try:
+            key.encode()
+        except UnicodeEncodeError:
+            msg = f"The session key {key!a:.80} holds a lone surrogate, which can't be stored"
+            raise UnsupportedKey(msg) from None
+    return key
+
+
+def encode(key: str, value: object) -> bytes:
+    """Encode the value kept under `key`.
+
+    The encoding is deterministic, sets included, so that equal bytes mean an unchanged value.
+
+    Raises:
+        UnsupportedValue: the value or something inside it can't be stored without loss. Names the key and the type.
+    """
+    try:
+        if type(value) in _PLAIN:
+            return _encode(value)
+        return _encode(_portable(value, MAX_DEPTH))
+    except _CannotEncodeError as error:
+        reason = str(error)
+    except UnicodeEncodeError:
+        reason = "a str with a lone surrogate"
+    msg = (
+        f"session[{key!r:.80}] can't keep {reason}. Sessions keep None, bool, int, float, str, bytes, list, tuple, "
+        "dict, set, frozenset, datetime, date, time, timedelta, Decimal and UUID; convert the value to one of these"
+    )
+    raise UnsupportedValue(msg)
+
+
+def decode(key: str, encoded: bytes | Raw) -> Any:
+    """Decode what `encode` made.
+
+    Raises:
+        UndecodableValue: the bytes are not a value that can be decoded here.
+    """
+    try:
+        return _decode(encoded)
+    except Exception as error:
+        msg = f"The stored value of session[{key!r:.80}] can't be decoded here: {error}"
+        raise UndecodableValue(msg) from error
+
+
+# --- encoding -----------------------------------------------------------------------------------------------------
+
+_encode = Encoder().encode
+
+
+def _portable(value: Any, depth: int) -> Any:
+    """Give what msgspec encodes in the value's place: itself where MessagePack has its type, else an extension."""
+    kind = type(value)
+    if kind in _PLAIN:
+        return value
+    writer = _WRITERS.get(kind)
+    if writer is None:
+        msg = f"a value of type {kind.__qualname__!r}"
+        raise _CannotEncodeError(msg)
+    if depth == 0:
+        msg = f"values nested deeper than {MAX_DEPTH} levels (in a {kind.__qualname__!r})"
+        raise _CannotEncodeError(msg)
+    return writer(value, depth - 1)
+
+
+def _portable_int(value: int, _depth: int) -> int | Ext:
+    if _MIN_INT <= value <= _MAX_INT:
+        return value
+    size = value.bit_length() // 8 + 1
+    return Ext(_Code.BIG_INT, value.to_bytes(size, "big", signed=True))
+
+
+def _portable_list(value: list[Any], depth: int) -> list[Any]:
+    return [item if type(item) in _PLAIN else _portable(item, depth) for item in value]
+
+
+def _portable_tuple(value: tuple[Any, ...], depth: int) -> Ext:
+    return Ext(_Code.TUPLE, _encode([_portable(item, depth) for item in value]))
+
+
+def _sorted_elements(value: Iterable[Any], depth: int) -> bytes:
+    # A set has no order of its own: sorted, equal sets have equal bytes.
+    return _encode([Raw(element) for element in sorted(_encode(_portable(item, depth)) for item in value)])
+
+
+def _portable_set(value: set[Any], depth: int) -> Ext:
+    return Ext(_Code.SET, _sorted_elements(value, depth))
+
+
+def _portable_frozenset(value: frozenset[Any], depth: int) -> Ext:
+    return Ext(_Code.FROZENSET, _sorted_elements(value, depth))
+
+
+def _portable_dict(value: dict[Any, Any], depth: int) -> dict[Any, Any] | Ext:
+    if all(type(key) in _PLAIN_KEYS and (type(key) is not int or _MIN_INT <= key <= _MAX_INT) for key in value):
+        return {key: item if type(item) in _PLAIN else _portable(item, depth) for key, item in value.items()}
+    # A MessagePack map can't have extension types as keys, so the pairs go into a list.
+    pairs = [_portable(part, depth) for pair in value.items() for part in pair]
+    return Ext(_Code.DICT, _encode(pairs))
+
+
+def _zone(zone: tzinfo | None) -> Any:
+    if zone is None:
+        return None
+    if type(zone) is timezone:
+        offset, *name = zone.__getinitargs__()  # type: ignore[attr-defined]
+        return [_timedelta_fields(offset), *name]
+    if type(zone) is ZoneInfo and zone.key is not None:
+        return zone.key
+    msg = f"a time with a tzinfo of type {type(zone).__qualname__!r} (only timezone and named ZoneInfo come back equal)"
+    raise _CannotEncodeError(msg)
+
+
+def _portable_datetime(value: datetime, _depth: int) -> Ext:
+    day = (value.year, value.month, value.day)
+    return Ext(_Code.DATETIME, _encode([*day, *_clock_fields(value), value.fold, _zone(value.tzinfo)]))
+
+
+def _portable_date(value: date, _depth: int) -> Ext:
+    return Ext(_Code.DATE, _encode([value.year, value.month, value.day]))
+
+
+def _portable_time(value: time, _depth: int) -> Ext:
+    return Ext(_Code.TIME, _encode([*_clock_fields(value), value.fold, _zone(value.tzinfo)]))
+
+
+def _clock_fields(value: datetime | time) -> tuple[int, int, int, int]:
+    return value.hour, value.minute, value.second, value.microsecond
+
+
+def _timedelta_fields(value: timedelta) -> list[int]:
+    return [value.days, value.seconds, value.microseconds]
+
+
+def _portable_timedelta(value: timedelta, _depth: int) -> Ext:
+    return Ext(_Code.TIMEDELTA, _encode(_timedelta_fields(value)))
+
+
+def _portable_decimal(value: Decimal, _depth: int) -> Ext:
+    return Ext(_Code.DECIMAL, str(value).encode("ascii"))
+
+
+def _portable_uuid(value: UUID, _depth: int) -> Ext:
+    return Ext(_Code.UUID, value.bytes)
+
+
+_Writer: TypeAlias = Callable[[Any, int], Any]
+
+_WRITERS: Final[dict[type, _Writer]] = {
+    int: _portable_int,
+    list: _portable_list,
+    tuple: _portable_tuple,
+    set: _portable_set,
+    frozenset: _portable_frozenset,
+    dict: _portable_dict,
+    datetime: _portable_datetime,
+    date: _portable_date,
+    time: _portable_time,
+    timedelta: _portable_timedelta,
+    Decimal: _portable_decimal,
+    UUID: _portable_uuid,
+}
+
+
+# --- decoding -----------------------------------------------------------------------------------------------------
+
+
+def _extension(code: int, data: memoryview) -> Any:
+    reader = _READERS.get(code)
+    if reader is None:
+        msg = f"unknown extension type {code}; a newer version of Coatcheck may have written it"
+        raise ValueError(msg)
+    return reader(data)
+
+
+_decode = Decoder(ext_hook=_extension).decode
+
+
+def _read_zone(zone: Any) -> tzinfo | None:
+    if zone is None:
+        return None
+    if isinstance(zone, str):
+        return ZoneInfo(zone)
+    (days, seconds, microseconds), *name = zone
+    return timezone(timedelta(days, seconds, microseconds), *name)
+
+
+def _read_datetime(data: memoryview) -> datetime:
+    *fields, fold, zone = _decode(data)
+    return datetime(*fields).replace(tzinfo=_read_zone(zone), fold=fold)  # noqa: DTZ001
+
+
+def _read_time(data: memoryview) -> time:
+    *fields, fold, zone = _decode(data)
+    return time(*fields).replace(tzinfo=_read_zone(zone), fold=fold)
+
+
+def _read_dict(data: memoryview) -> dict[Any, Any]:
+    parts = iter(_decode(data))
+    return dict(zip(parts, parts, strict=True))
+
+
+_READERS: Final[dict[int, Callable[[memoryview], Any]]] = {
+    _Code.BIG_INT: lambda data: int.from_bytes(data, "big", signed=True),
+    _Code.TUPLE: lambda data: tuple(_decode(data)),
+    _Code.SET: lambda data: set(_decode(data)),
+    _Code.FROZENSET: lambda data: frozenset(_decode(data)),
+    _Code.DICT: _read_dict,
+    _Code.DATETIME: _read_datetime,
+    _Code.DATE: lambda data: date(*_decode(data)),
+    _Code.TIME: _read_time,
+    _Code.TIMEDELTA: lambda data: timedelta(*_decode(data)),
+    _Code.DECIMAL: lambda data: Decimal(str(data, "ascii")),
+    _Code.UUID: lambda data: UUID(bytes=bytes(data)),
+}
