@@ -60,7 +60,7 @@ def check_key(key: object) -> str:
         UnsupportedKey: the key is not a string, or has code points that UTF-8 can't express.
     """
     if not isinstance(key, str):
-        msg = f"A session's keys are strings; {key!r:.80} is of type {type(key).__name__!r}"
+        msg = f"A session's keys are strings, and this one is of type {type(key).__name__!r}"
         raise UnsupportedKey(msg)
     if not key.isascii():
         try:

@@ -1,0 +1,40 @@
+"""What all tests share: servers, and every kind of store by name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+import redis
+from servers import Server, server_binaries
+
+STORES = ["memory", "sqlite", *server_binaries()]
+
+
+@pytest.fixture(scope="session")
+def running_servers() -> Iterator[dict[str, Server]]:
+    """One server of each kind that this machine has, for all tests; those that break servers start their own."""
+    with ExitStack() as stack:
+        yield {name: stack.enter_context(Server(binary)) for name, binary in server_binaries().items()}
+
+
+@pytest.fixture(params=STORES)
+def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of an empty store, of each kind in turn."""
+    kind: str = request.param
+    if kind == "memory":
+        return "memory://"
+    if kind == "sqlite":
+        return f"sqlite:///{tmp_path}/sessions.sqlite3"
+    server: Server = request.getfixturevalue("running_servers")[kind]
+    with redis.Redis(port=server.port) as client:
+        client.flushall()
+    return server.url
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """Async tests run on asyncio, which is what Coatcheck supports."""
+    return "asyncio"

@@ -1,0 +1,119 @@
+"""Only an exact name in the Cookie header counts, and what leaves is what browsers accept."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from faces import KEY, OLD_KEY, Face, Kind
+from hypothesis import given
+from hypothesis import strategies as st
+
+from coatcheck import CookieConfig
+from coatcheck.cookie import CookieReader, CookieWriter
+
+READER = CookieReader(CookieConfig())
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"__Host-session=T", b"a=b; __Host-session=T", b"__Host-session=T; a=b", b"a=b;__Host-session=T;c=d",
+        b" \t__Host-session=T \t", b"foo bar=1; __Host-session=T", b"x\x00y=1; __Host-session=T",
+        b"x=\xc2\x85; __Host-session=T", b"; ; ;;=;__Host-session=T", b'x="; __Host-session=T',
+    ],
+)  # fmt: skip
+def test_our_cookie_is_found_whatever_stands_around_it(header: bytes) -> None:
+    assert READER.find([header]) == [b"T"]
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"", b"a=b", b"__host-session=T", b"__HOST-SESSION=T", b"x__Host-session=T", b"__Host-session =T",
+        b"%5F%5FHost-session=T", b"=__Host-session=T", b"\xc2\xa0__Host-session=T", b"\x0b__Host-session=T",
+        b"$Version=1, __Host-session=T", b"a=__Host-session=T", b"__Host-session", b"\n__Host-session=T",
+        b"session=T", b"__Host-session2=T", b"\xe2\x80\x82__Host-session=T",
+    ],
+)  # fmt: skip
+def test_what_is_not_exactly_our_cookie_is_not_taken_for_it(header: bytes) -> None:
+    assert READER.find([header]) == []
+
+
+def test_every_occurrence_is_found_in_all_headers() -> None:
+    assert READER.find([b"__Host-session=A; __Host-session=B", b"x=y", b"__Host-session=C"]) == [b"A", b"B", b"C"]
+
+
+@given(st.lists(st.binary(max_size=300), max_size=3))
+def test_no_header_raises_an_error(headers: list[bytes]) -> None:
+    READER.find([*headers, *(header + b"__Host-session=" + header for header in headers)])
+
+
+def attributes(set_cookie: str) -> list[str]:
+    return set_cookie.split("; ")
+
+
+def test_the_default_cookie_is_as_safe_as_browsers_allow() -> None:
+    name_and_value, *rest = attributes(CookieWriter(CookieConfig()).issue("TOKEN", 60))
+    assert name_and_value == "__Host-session=TOKEN"
+    assert sorted(rest) == ["HttpOnly", "Max-Age=60", "Path=/", "SameSite=Lax", "Secure"]
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        CookieConfig(),
+        CookieConfig(secure=False),
+        CookieConfig(domain="example.com", path="/app"),
+        CookieConfig(same_site="none", partitioned=True, http_only=False),
+        CookieConfig(prefix="__Host-Http-", same_site="strict"),
+    ],
+)
+def test_a_cookie_is_deleted_with_the_attributes_that_it_was_set_with(config: CookieConfig) -> None:
+    writer = CookieWriter(config)
+    set_name, *set_rest = attributes(writer.issue("TOKEN", None))
+    clear_name, *clear_rest = attributes(writer.clear)
+    assert set_name == f"{config.full_name}=TOKEN"
+    assert clear_name == f"{config.full_name}="
+    assert set(clear_rest) - set(set_rest) == {"Max-Age=0", "Expires=Thu, 01 Jan 1970 00:00:00 GMT"}
+    assert set(set_rest) < set(clear_rest)
+
+
+@pytest.mark.parametrize(
+    "cookie",
+    [
+        "__Host-session=", "__Host-session=A", "__Host-session=" + "A" * 92, "__Host-session=" + "A" * 100_000,
+        "__Host-session=\x00", "__Host-session=../../etc/passwd", "{name}={other_name}", "{name}={retired}",
+        "{name}={cut}", "; ".join(["{name}={good}"] * 20), "{name}={good}; {name}={good}",
+        "{name}={good}; {name}={rival}",
+    ],
+)  # fmt: skip
+def test_a_bad_cookie_is_no_session_costs_the_store_nothing_and_is_cleared_once(
+    kind: Kind, cookie: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    face = Face(kind, "memory://")
+    store: Any = face.sessions.store
+    good, rival = face.new(user="alice"), face.new(user="mallory")
+    retired = Face(kind, store, secret_keys=[OLD_KEY]).new(user="alice")
+    other_name = Face(kind, store, secret_keys=[KEY], cookie=CookieConfig(name="other")).new(user="alice")
+    filled = cookie.format(
+        name="__Host-session", good=good, rival=rival, retired=retired, other_name=other_name, cut=good[:-4]
+    )
+    calls: list[str] = []
+    store.load = calls.append
+    session = face.sessions.begin([filled.encode("utf-8")])
+    face.run(session.load())
+    assert session.is_new
+    assert session.get("user") is None
+    assert "=; Max-Age=0" in (face.respond(session) or "")
+    assert face.respond(session) is None
+    assert calls == []
+    assert caplog.records == []
+
+
+def test_a_genuine_cookie_beside_forged_ones_is_accepted(kind: Kind) -> None:
+    face = Face(kind, "memory://")
+    token = face.new(user="alice")
+    session = face.sessions.begin([b"__Host-session=" + b"A" * 92 + b"; __Host-session=" + token.encode()])
+    face.run(session.load())
+    assert session["user"] == "alice"

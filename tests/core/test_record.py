@@ -1,0 +1,71 @@
+"""A record comes back whole, or it is refused."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec import Raw
+
+from coatcheck import record as records
+from coatcheck import values
+from coatcheck.errors import ForeignRecord, UndecodableRecord
+from coatcheck.record import Moved, Record
+
+KEY = "00112233445566778899aabbccddeeff00112233"
+RECORD = Record(1, 2, True, {"user": Raw(values.encode("user", "alice"))})
+DATA = records.encode(KEY, b"revision", RECORD)
+
+
+@pytest.mark.parametrize("record", [RECORD, Record(0, 0, None, {}), Moved(KEY, 5)])
+def test_a_record_comes_back_with_its_revision(record: Record | Moved) -> None:
+    assert records.decode(KEY, records.encode(KEY, b"revision", record)) == (b"revision", record)
+
+
+def test_records_stay_readable_from_version_to_version() -> None:
+    # Fixed bytes: were the format to change unnoticed, a deploy would log everybody out.
+    stored = bytes.fromhex(
+        "017265766973696f6e907e1e5800112233445566778899aabbccddeeff00112233940102c381a475736572a5616c696365"
+    )
+    assert stored == DATA
+    assert records.decode(KEY, stored) == (b"revision", RECORD)
+
+
+def test_the_revision_stands_where_stores_look_for_it() -> None:
+    assert DATA[records.REVISION] == b"revision"
+
+
+def test_every_write_has_a_revision_of_its_own() -> None:
+    assert len({records.new_revision() for _ in range(1000)}) == 1000
+
+
+def test_damage_to_any_byte_is_found() -> None:
+    for position in range(len(DATA)):
+        if records.REVISION.start <= position < records.REVISION.stop:
+            continue  # another revision is another write, not damage
+        damaged = DATA[:position] + bytes([DATA[position] ^ 1]) + DATA[position + 1 :]
+        with pytest.raises(UndecodableRecord):
+            records.decode(KEY, damaged)
+
+
+@given(st.integers(0, len(DATA) - 1))
+def test_a_record_that_was_cut_is_found(size: int) -> None:
+    with pytest.raises(UndecodableRecord):
+        records.decode(KEY, DATA[:size])
+
+
+@given(st.binary(max_size=200))
+def test_no_bytes_raise_another_error(data: bytes) -> None:
+    with pytest.raises(UndecodableRecord):
+        records.decode(KEY, data)
+
+
+def test_a_body_nested_without_end_does_not_overflow_the_stack() -> None:
+    record = Record(1, 2, None, {"deep": Raw(b"\x91" * 100_000 + b"\x90")})
+    with pytest.raises(UndecodableRecord):
+        records.decode(KEY, records.encode(KEY, b"revision", record))
+
+
+def test_a_record_of_another_session_is_refused() -> None:
+    with pytest.raises(ForeignRecord, match=KEY):
+        records.decode(KEY.replace("0", "f"), DATA)

@@ -1,0 +1,193 @@
+"""What Redis adds to the contract: connections, scripts, clients of the application's own."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+
+import pytest
+import redis
+import redis.asyncio
+from servers import Server, free_port, server_binaries
+
+from coatcheck import Sessions, SyncSessions
+from coatcheck.errors import ConfigurationError, StoreUnavailable
+from coatcheck.stores.protocol import Outcome
+from coatcheck.stores.redis import RedisStore, SyncRedisStore
+
+RECORD = b"\x01revisionthe rest"
+KEY = "00112233445566778899aabbccddeeff00112233"
+HOUR_MS = 3_600_000
+
+
+@pytest.fixture(params=server_binaries())
+def server(request: pytest.FixtureRequest, running_servers: dict[str, Server]) -> Server:
+    return running_servers[request.param]
+
+
+@pytest.fixture
+def raw(server: Server) -> Iterator[redis.Redis]:
+    with redis.Redis(port=server.port) as client:
+        client.flushall()
+        yield client
+
+
+def test_every_key_has_the_prefix_and_a_time_to_live(server: Server, raw: redis.Redis) -> None:
+    store = SyncRedisStore(server.url, prefix="shop:")
+    store.create(KEY, RECORD, HOUR_MS)
+    store.update(KEY, b"revision", RECORD, HOUR_MS)
+    store.touch(KEY, HOUR_MS)
+    assert raw.keys() == [b"shop:" + KEY.encode()]
+    assert HOUR_MS - 10_000 < raw.pttl(b"shop:" + KEY.encode()) <= HOUR_MS
+    store.close()
+
+
+def test_the_script_is_loaded_again_after_the_server_forgot_it(server: Server, raw: redis.Redis) -> None:
+    store = SyncRedisStore(server.url)
+
+    async def run() -> None:
+        async_store = RedisStore(server.url)
+        raw.script_flush()
+        assert await async_store.update(KEY, b"revision", RECORD, HOUR_MS) is Outcome.DONE
+        await async_store.close()
+
+    store.create(KEY, RECORD, HOUR_MS)
+    for _ in range(2):
+        raw.script_flush()
+        assert store.update(KEY, b"revision", RECORD, HOUR_MS) is Outcome.DONE
+    asyncio.run(run())
+    store.close()
+
+
+def test_one_store_serves_several_event_loops(server: Server, raw: redis.Redis) -> None:
+    store = RedisStore(server.url)
+
+    async def count() -> bytes | None:
+        await store.create(KEY, RECORD, HOUR_MS)
+        loaded = await store.load(KEY)
+        await store.close()
+        return loaded
+
+    assert asyncio.run(count()) == RECORD
+    assert asyncio.run(count()) == RECORD
+    results: list[bytes | None] = []
+    threads = [threading.Thread(target=lambda: results.append(asyncio.run(count()))) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert results == [RECORD] * 4
+
+
+def test_more_requests_than_connections_wait_their_turn(server: Server, raw: redis.Redis) -> None:
+    store = RedisStore(server.url)
+
+    async def run() -> list[bytes | None]:
+        await store.create(KEY, RECORD, HOUR_MS)
+        loaded = await asyncio.gather(*(store.load(KEY) for _ in range(500)))
+        await store.close()
+        return loaded
+
+    assert asyncio.run(run()) == [RECORD] * 500
+
+
+def test_a_client_of_the_applications_own_is_used_and_left_open(server: Server, raw: redis.Redis) -> None:
+    store = SyncRedisStore(raw)
+    store.create(KEY, RECORD, HOUR_MS)
+    store.close()
+    assert raw.ping()
+
+    async def run() -> None:
+        client = redis.asyncio.Redis(port=server.port)
+        async_store = RedisStore(client)
+        assert await async_store.load(KEY) == RECORD
+        await async_store.close()
+        assert await client.ping()
+        await client.aclose()
+
+    asyncio.run(run())
+
+
+def test_a_client_that_would_decode_records_as_text_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="decode_responses"):
+        SyncRedisStore(redis.Redis(decode_responses=True))
+    with pytest.raises(ConfigurationError, match="decode_responses"):
+        RedisStore(redis.asyncio.Redis(decode_responses=True))
+
+
+@pytest.mark.parametrize("prefix", ["", "a\nb", "\u20ac"])
+def test_a_prefix_that_can_not_work_is_refused(prefix: str) -> None:
+    with pytest.raises(ConfigurationError, match="prefix"):
+        SyncRedisStore("redis://localhost", prefix=prefix)
+
+
+def test_a_server_that_is_not_there_is_an_outage_with_its_cause() -> None:
+    url = f"redis://:hunter2@127.0.0.1:{free_port()}"
+
+    async def run() -> None:
+        store = RedisStore(url)
+        with pytest.raises(StoreUnavailable, match="ConnectionError") as caught:
+            await store.load(KEY)
+        assert isinstance(caught.value.__cause__, redis.ConnectionError)
+        assert "hunter2" not in str(caught.value)
+        await store.close()
+
+    asyncio.run(run())
+    store = SyncRedisStore(url)
+    for call in (
+        lambda: store.load(KEY),
+        lambda: store.create(KEY, RECORD, 1),
+        lambda: store.update(KEY, b"revision", RECORD, 1),
+        lambda: store.touch(KEY, 1),
+        lambda: store.delete(KEY),
+    ):
+        with pytest.raises(StoreUnavailable):
+            call()
+    store.close()
+
+
+def test_a_server_that_comes_back_is_used_again_without_a_restart() -> None:
+    key = "a secret key for tests, 32 bytes or more"
+    with Server(server_binaries()["valkey"], "--appendonly", "yes", "--appendfsync", "always") as server:
+        sessions = SyncSessions(server.url, secret_keys=[key])
+        async_sessions = Sessions(server.url, secret_keys=[key])
+        with sessions.open() as session:
+            session["user"] = "alice"
+
+        async def read() -> str:
+            async with async_sessions.open(session.token) as same:
+                return str(same["user"])
+
+        with asyncio.Runner() as runner:
+            assert runner.run(read()) == "alice"
+            server.stop()
+            with pytest.raises(StoreUnavailable):
+                runner.run(read())
+            with pytest.raises(StoreUnavailable), sessions.open(session.token):
+                pass
+            server.start()
+            assert runner.run(read()) == "alice"
+            with sessions.open(session.token) as same:
+                assert same["user"] == "alice"
+            runner.run(async_sessions.close())
+        sessions.close()
+
+
+def test_an_answer_left_over_on_a_connection_is_not_taken_for_the_next(server: Server, raw: redis.Redis) -> None:
+    """The fault behind CVE-2023-28858: a command whose answer nobody read."""
+    key = "a secret key for tests, 32 bytes or more"
+    client = redis.Redis(port=server.port, single_connection_client=True)
+    sessions = SyncSessions(SyncRedisStore(client), secret_keys=[key])
+    tokens = []
+    handles = []
+    for user in ("alice", "bob"):
+        with sessions.open() as session:
+            session["user"] = user
+            tokens.append(session.token)
+            handles.append(session.handle)
+    assert client.connection is not None
+    client.connection.send_command("GET", f"coatcheck:{handles[1]}")  # type: ignore[no-untyped-call]
+    with sessions.open(tokens[0]) as session:
+        assert session["user"] == "alice"
+    client.close()

@@ -1,0 +1,358 @@
+"""What SQLite adds to the contract: one file for many processes, and what goes wrong with files."""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import os
+import sqlite3
+import stat
+import subprocess
+import sys
+import textwrap
+import threading
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from coatcheck import SyncSessions
+from coatcheck.errors import ConfigurationError, StoreCorrupted, StoreFull, StoreUnavailable
+from coatcheck.stores import sqlite
+from coatcheck.stores.protocol import Outcome
+from coatcheck.stores.sqlite import SQLiteStore, SyncSQLiteStore
+from coatcheck.testing import ManualClock
+
+SECRET_KEY = "a secret key for tests, 32 bytes or more"
+HOUR_MS = 3_600_000
+RECORD = b"\x01revisionthe rest"
+KEY = "00112233445566778899aabbccddeeff00112233"
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "folder" / "sessions.sqlite3"
+
+
+@pytest.fixture
+def store(path: Path) -> Iterator[SyncSQLiteStore]:
+    store = SyncSQLiteStore(path)
+    yield store
+    store.close()
+
+
+def run_python(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script), *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+def test_the_file_and_its_folders_are_made_for_the_owner_only(store: SyncSQLiteStore, path: Path) -> None:
+    assert not path.exists()
+    store.create(KEY, RECORD, HOUR_MS)
+    for file in path.parent.iterdir():
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600, file
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+
+
+def test_a_relative_path_stays_where_it_was_when_the_store_was_built(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    store = SyncSQLiteStore("here.sqlite3")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    store.create(KEY, RECORD, HOUR_MS)
+    assert (tmp_path / "here.sqlite3").exists()
+    store.close()
+
+
+@pytest.mark.parametrize("path", ["", ":memory:"])
+def test_a_path_that_is_not_a_file_is_refused(path: str) -> None:
+    with pytest.raises(ConfigurationError):
+        SyncSQLiteStore(path)
+
+
+def test_a_reader_does_not_wait_for_a_writer(store: SyncSQLiteStore, path: Path) -> None:
+    store.create(KEY, RECORD, HOUR_MS)
+    with sqlite3.connect(path, isolation_level=None) as other:
+        other.execute("BEGIN IMMEDIATE")
+        other.execute("DELETE FROM coatcheck_sessions")
+        assert store.load(KEY) == RECORD
+        other.execute("ROLLBACK")
+    other.close()
+
+
+def test_writes_that_wait_are_committed_in_one_transaction(path: Path) -> None:
+    store = SQLiteStore(path)
+    transactions: list[str] = []
+
+    async def run() -> list[bool]:
+        await store.create(KEY, RECORD, HOUR_MS)
+        writer = store._current._writer
+        assert writer is not None
+        writer.set_trace_callback(lambda sql: transactions.append(sql) if sql.startswith(("BEGIN", "COMMIT")) else None)
+        return await asyncio.gather(*(store.create(f"{number:040x}", RECORD, HOUR_MS) for number in range(100)))
+
+    assert asyncio.run(run()) == [True] * 100
+    assert transactions.count("COMMIT") <= 3
+    store._current.close()
+
+
+def test_cancelling_one_write_does_not_harm_its_neighbours(path: Path) -> None:
+    store = SQLiteStore(path)
+
+    async def run() -> list[Any]:
+        await store.create(KEY, RECORD, HOUR_MS)
+        tasks = [asyncio.create_task(store.create(f"{number:040x}", RECORD, HOUR_MS)) for number in range(10)]
+        await asyncio.sleep(0)
+        tasks[3].cancel()
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+        assert await store.load(f"{9:040x}") == RECORD
+        await store.close()
+        return results
+
+    results = asyncio.run(run())
+    assert isinstance(results.pop(3), asyncio.CancelledError)
+    assert results == [True] * 9
+
+
+def test_threads_that_write_at_once_all_succeed(store: SyncSQLiteStore) -> None:
+    results: list[bool] = []
+
+    def write(start: int) -> None:
+        results.extend(store.create(f"{number:040x}", RECORD, HOUR_MS) for number in range(start, start + 50))
+
+    threads = [threading.Thread(target=write, args=(start,)) for start in range(0, 500, 50)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert results == [True] * 500
+
+
+COUNT_IN_A_PROCESS = """
+    import sys
+    from coatcheck import SyncSessions
+    url, key, token = sys.argv[1:]
+    sessions = SyncSessions(url, secret_keys=[key])
+    for _ in range(100):
+        with sessions.open(token) as session:
+            session.increment("n")
+    sessions.close()
+"""
+
+
+def test_processes_share_the_file_and_lose_nothing(path: Path) -> None:
+    url = f"sqlite:///{path}"
+    sessions = SyncSessions(url, secret_keys=[SECRET_KEY])
+    with sessions.open() as session:
+        session["n"] = 0
+    command = [sys.executable, "-c", textwrap.dedent(COUNT_IN_A_PROCESS), url, SECRET_KEY, session.token]
+    processes = [subprocess.Popen(command) for _ in range(4)]
+    assert [process.wait(60) for process in processes] == [0] * 4
+    with sessions.open(session.token) as session:
+        assert session["n"] == 400
+    sessions.close()
+
+
+def test_processes_that_start_at_once_all_get_the_new_file(path: Path) -> None:
+    script = """
+        import sys
+        from coatcheck.stores.sqlite import SyncSQLiteStore
+        sys.stdin.readline()
+        store = SyncSQLiteStore(sys.argv[1])
+        print(store.create(sys.argv[2] * 40, b"\\x01revision", 3_600_000))
+        store.close()
+    """
+    command = [sys.executable, "-c", textwrap.dedent(script), str(path)]
+    processes = [
+        subprocess.Popen([*command, str(number)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for number in range(6)
+    ]
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write("\n")
+        process.stdin.flush()
+    assert [process.communicate()[0].strip() for process in processes] == ["True"] * 6
+
+
+WRITE_UNTIL_KILLED = """
+    import sys
+    from coatcheck.stores.sqlite import SyncSQLiteStore
+    store = SyncSQLiteStore(sys.argv[1])
+    for number in range(10_000_000):
+        store.create(f"{number:040x}", b"\\x01revision", 3_600_000)
+        print(number, flush=True)
+"""
+
+
+def test_kill_9_loses_nothing_that_was_acknowledged(path: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(WRITE_UNTIL_KILLED), str(path)], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if int(line) == 500:
+            process.kill()
+            break
+    acknowledged = 500 + len(process.stdout.read().splitlines())
+    process.wait()
+    process.stdout.close()
+    store = SyncSQLiteStore(path)
+    assert all(store.load(f"{number:040x}") is not None for number in range(acknowledged + 1))
+    store.close()
+
+
+def test_a_child_process_of_fork_uses_connections_of_its_own(store: SyncSQLiteStore) -> None:
+    store.create(KEY, RECORD, HOUR_MS)
+    parents = store._database()
+
+    def child() -> None:
+        ok = store._database() is not parents and store.load(KEY) == RECORD
+        ok = ok and store.update(KEY, b"revision", b"\x01newrevisx", HOUR_MS) is Outcome.DONE
+        os._exit(0 if ok else 1)
+
+    process = multiprocessing.get_context("fork").Process(target=child)
+    process.start()
+    process.join(30)
+    assert process.exitcode == 0
+    assert store.load(KEY) == b"\x01newrevisx"
+
+
+# --- what goes wrong with files ---------------------------------------------------------------------------------------
+
+
+def test_a_full_disk_is_said_and_loses_nothing_that_was_acknowledged(path: Path) -> None:
+    # A limit on the size of files, set by the kernel, is what a process can be given of a full disk.
+    result = run_python(
+        """
+        import resource, sys
+        from coatcheck.errors import StoreUnavailable
+        from coatcheck.stores.sqlite import SyncSQLiteStore
+        store = SyncSQLiteStore(sys.argv[1])
+        record = b"\\x01revision" + b"x" * 10_000
+        store.create("0" * 40, record, 3_600_000)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 2_000_000))
+        stored = 1
+        try:
+            while stored < 1_000:
+                store.create(f"{stored:040x}", record, 3_600_000)
+                stored += 1
+        except StoreUnavailable as error:
+            print("said:", error)
+        assert all(store.load(f"{number:040x}") == record for number in range(stored)), "lost"
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2_000_000, 2_000_000))
+        store.create("f" * 40, record, 3_600_000)
+        print("stored again after", stored)
+        """,
+        str(path),
+    )
+    assert result.returncode == 0, result.stderr
+    assert "said: " in result.stdout
+    assert repr(str(path)) in result.stdout
+    assert "stored again after" in result.stdout
+
+
+def test_a_file_that_may_not_grow_is_full(store: SyncSQLiteStore) -> None:
+    store.create(KEY, RECORD, HOUR_MS)
+    writer = store._current._writer
+    assert writer is not None
+    writer.execute("PRAGMA max_page_count = 1")
+    with pytest.raises(StoreFull, match="no space left"):
+        store.create("1" * 40, b"\x01revision" + b"x" * 100_000, HOUR_MS)
+    assert store.load(KEY) == RECORD
+    assert store.create("1" * 40, RECORD, HOUR_MS) is True
+
+
+def test_a_file_that_another_process_keeps_locked_is_said(
+    store: SyncSQLiteStore, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite, "_BUSY_TIMEOUT_S", 0.05)
+    store.create(KEY, RECORD, HOUR_MS)
+    store.close()
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(StoreUnavailable, match="locked by another process"):
+        store.update(KEY, b"revision", b"\x01newrevisx", HOUR_MS)
+    assert store.load(KEY) == RECORD
+    other.execute("ROLLBACK")
+    other.close()
+    assert store.update(KEY, b"revision", b"\x01newrevisx", HOUR_MS) is Outcome.DONE
+
+
+@pytest.mark.parametrize("content", [b"this is not a database, " * 100, b"SQLite format 3\x00" + b"\xff" * 5_000])
+def test_a_file_that_is_not_a_database_is_said_and_left_alone(path: Path, content: bytes) -> None:
+    path.parent.mkdir()
+    path.write_bytes(content)
+    store = SyncSQLiteStore(path)
+    for call in (lambda: store.load(KEY), lambda: store.create(KEY, RECORD, HOUR_MS)):
+        with pytest.raises(StoreCorrupted, match="left as it is"):
+            call()
+    assert path.read_bytes() == content
+
+
+def test_a_file_that_is_damaged_while_it_is_used_is_said(store: SyncSQLiteStore, path: Path) -> None:
+    for number in range(2_000):
+        store.create(f"{number:040x}", RECORD + b"x" * 300, HOUR_MS)
+    store.close()
+    content = path.read_bytes()
+    path.write_bytes(content[:8192] + b"\xa5" * (len(content) - 8192))
+
+    def read_all() -> None:
+        for number in range(2_000):
+            store.load(f"{number:040x}")
+
+    with pytest.raises(StoreCorrupted, match="damaged"):
+        read_all()
+
+
+def test_a_folder_that_can_not_be_made_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    store = SyncSQLiteStore(tmp_path / "file" / "sessions.sqlite3")
+    with pytest.raises(StoreUnavailable, match=r"can't open"):
+        store.load(KEY)
+
+
+def test_errors_reach_async_callers_too(path: Path) -> None:
+    path.parent.mkdir()
+    path.write_bytes(b"this is not a database, " * 100)
+    store = SQLiteStore(path)
+
+    async def run() -> None:
+        for call in (store.load(KEY), store.create(KEY, RECORD, HOUR_MS), store.touch(KEY, HOUR_MS)):
+            with pytest.raises(StoreCorrupted):
+                await call
+        await store.close()
+
+    asyncio.run(run())
+
+
+# --- expiry -----------------------------------------------------------------------------------------------------------
+
+
+def rows(path: Path) -> int:
+    connection = sqlite3.connect(path)
+    count: int = connection.execute("SELECT count(*) FROM coatcheck_sessions").fetchone()[0]
+    connection.close()
+    return count
+
+
+def test_expired_rows_are_swept_in_small_steps_by_later_writes(path: Path) -> None:
+    clock = ManualClock()
+    store = SyncSQLiteStore(path, clock=clock)
+    for number in range(500):
+        store.create(f"{number:040x}", RECORD, 1_000)
+    clock.advance(timedelta(minutes=1))
+    counts = []
+    for number in range(4):
+        store.create(f"{number + 1000:040x}", RECORD, HOUR_MS)
+        counts.append(rows(path))
+    assert counts == [301, 102, 3, 4]
+    store.close()

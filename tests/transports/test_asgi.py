@@ -1,0 +1,627 @@
+"""The ASGI middleware: what leaves when, for HTTP and WebSockets."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any
+
+import pytest
+
+from coatcheck import CookieConfig, Session, Sessions, SyncSessions
+from coatcheck.asgi import SessionMiddleware
+from coatcheck.errors import ConfigurationError, ResponseStarted, StoreUnavailable, UnsupportedValue
+from coatcheck.stores.memory import MemoryStore
+
+pytestmark = pytest.mark.anyio
+
+KEY = "a secret key for tests, 32 bytes or more"
+Handler = Callable[[Session, "Exchange"], Awaitable[None]]
+
+
+class FailingStore(MemoryStore):
+    """A memory store that can be told to be out of reach."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fails: set[str] = set()
+        self.calls: list[str] = []
+
+    def _check(self, name: str) -> None:
+        self.calls.append(name)
+        if name in self.fails:
+            message = "out of reach"
+            raise StoreUnavailable(message)
+
+    async def load(self, key: str) -> bytes | None:
+        self._check("load")
+        return await super().load(key)
+
+    async def create(self, key: str, record: bytes, ttl_ms: int) -> bool:
+        self._check("create")
+        return await super().create(key, record, ttl_ms)
+
+    async def update(self, key: str, revision: bytes, record: bytes, ttl_ms: int) -> Any:
+        self._check("update")
+        return await super().update(key, revision, record, ttl_ms)
+
+    async def delete(self, key: str) -> bool:
+        self._check("delete")
+        return await super().delete(key)
+
+
+class Exchange:
+    """One connection: what the application sends is in `sent`."""
+
+    def __init__(self, incoming: Iterable[dict[str, Any]] = ()) -> None:
+        self.sent: list[dict[str, Any]] = []
+        self._incoming = iter(incoming)
+        self._send: Any = None
+        self._receive: Any = None
+
+    async def from_client(self) -> dict[str, Any]:
+        return next(self._incoming)
+
+    async def to_client(self, message: Any) -> None:
+        self.sent.append(dict(message))
+
+    async def start(self, status: int = 200, headers: list[Any] | None = None) -> None:
+        await self._send({"type": "http.response.start", "status": status, "headers": headers or []})
+
+    async def body(self, body: bytes = b"", *, more: bool = False) -> None:
+        await self._send({"type": "http.response.body", "body": body, "more_body": more})
+
+    async def respond(self, status: int = 200, headers: list[Any] | None = None) -> None:
+        await self.start(status, headers)
+        await self.body(b"ok")
+
+    async def send(self, message: dict[str, Any]) -> None:
+        await self._send(message)
+
+    async def receive(self) -> Any:
+        return await self._receive()
+
+    @property
+    def status(self) -> int:
+        return int(self.sent[0]["status"])
+
+    def header(self, name: str) -> list[str]:
+        return [value.decode() for key, value in self.sent[0].get("headers", []) if key == name.encode()]
+
+    @property
+    def set_cookie(self) -> str | None:
+        values = self.header("set-cookie")
+        assert len(values) < 2
+        return values[0] if values else None
+
+
+class Site:
+    """An application of one handler behind the middleware, and a client that keeps its cookie."""
+
+    def __init__(self, store: Any = None, **options: Any) -> None:
+        self.store = FailingStore() if store is None else store
+        self.sessions = Sessions(self.store, secret_keys=[KEY])
+        self.options = options
+        self.cookie: str | None = None
+
+    async def run(self, exchange: Exchange, handler: Handler, kind: str = "http", **scope: Any) -> Exchange:
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            exchange._send, exchange._receive = send, receive
+            await handler(scope["session"], exchange)
+
+        headers = [(b"host", b"example.test")]
+        if self.cookie is not None:
+            headers.append((b"cookie", self.cookie.encode()))
+        middleware = SessionMiddleware(app, self.sessions, **self.options)
+        await middleware({"type": kind, "headers": headers, **scope}, exchange.from_client, exchange.to_client)
+        self._take_cookie(exchange)
+        return exchange
+
+    def _take_cookie(self, exchange: Exchange) -> None:
+        for message in exchange.sent[:1]:
+            for name, value in message.get("headers", []):
+                if name == b"set-cookie":
+                    pair = value.decode().split(";")[0]
+                    self.cookie = None if pair.endswith("=") else pair
+
+    async def get(self, handler: Handler, **scope: Any) -> Exchange:
+        return await self.run(Exchange(), handler, **scope)
+
+    async def socket(self, handler: Handler, incoming: Iterable[dict[str, Any]] = (), **scope: Any) -> Exchange:
+        return await self.run(Exchange(incoming), handler, "websocket", **scope)
+
+    async def stored(self) -> dict[str, Any] | None:
+        session = self.sessions.begin([] if self.cookie is None else [self.cookie.encode()])
+        await session.load()
+        return None if session.is_new else dict(session)
+
+    async def log_in(self) -> None:
+        async def handler(session: Session, exchange: Exchange) -> None:
+            session["user"] = "alice"
+            await exchange.respond()
+
+        await self.get(handler)
+
+
+@pytest.fixture
+def site() -> Site:
+    return Site()
+
+
+# --- headers ----------------------------------------------------------------------------------------------------------
+
+
+async def test_a_session_is_stored_before_the_headers_leave(site: Site) -> None:
+    calls_when_sent: list[list[str]] = []
+
+    class Watched(Exchange):
+        async def to_client(self, message: Any) -> None:
+            calls_when_sent.append(list(site.store.calls))
+            await super().to_client(message)
+
+    async def handler(session: Session, exchange: Exchange) -> None:
+        session["user"] = "alice"
+        await exchange.respond()
+
+    await site.run(Watched(), handler)
+    assert calls_when_sent[0] == ["create"]
+
+
+async def test_a_new_session_sets_a_cookie_that_no_cache_keeps(site: Site) -> None:
+    async def handler(session: Session, exchange: Exchange) -> None:
+        session["user"] = "alice"
+        await exchange.respond(headers=[(b"cache-control", b"public, max-age=600"), (b"vary", b"Accept")])
+
+    exchange = await site.get(handler)
+    assert exchange.set_cookie is not None
+    assert exchange.header("cache-control") == ["no-store"]
+    assert exchange.header("vary") == ["Accept", "Cookie"]
+
+
+@pytest.mark.parametrize(
+    "access",
+    [
+        lambda session: session.get("x"),
+        lambda session: "x" in session,
+        len,
+        list,
+        bool,
+        dict,
+        repr,
+        lambda session: session.handle,
+        lambda session: session.is_new or session.created_at or session.expires_at,
+        lambda session: session.flashes(),
+        lambda session: session == {},
+    ],
+    ids=["get", "in", "len", "iterate", "bool", "dict", "repr", "handle", "times", "flashes", "equality"],
+)
+@pytest.mark.parametrize("logged_in", [False, True])
+async def test_every_kind_of_access_makes_the_response_vary_by_cookie(site: Site, access: Any, logged_in: bool) -> None:
+    if logged_in:
+        await site.log_in()
+
+    async def handler(session: Session, exchange: Exchange) -> None:
+        access(session)
+        await exchange.respond(headers=[(b"cache-control", b"max-age=60")])
+
+    exchange = await site.get(handler)
+    assert exchange.header("vary") == ["Cookie"]
+    assert exchange.header("cache-control") == ["max-age=60"]
+    assert exchange.set_cookie is None
+
+
+@pytest.mark.parametrize("vary", [b"*", b"Cookie", b"accept, COOKIE", b"Accept,cookie "])
+async def test_vary_is_not_repeated(site: Site, vary: bytes) -> None:
+    async def handler(session: Session, exchange: Exchange) -> None:
+        session.get("x")
+        await exchange.respond(headers=[(b"Vary", vary)])
+
+    assert (await site.get(handler)).sent[0]["headers"] == [(b"Vary", vary)]
+
+
+async def test_a_request_that_leaves_its_session_alone_gets_its_response_unchanged(site: Site) -> None:
+    await site.log_in()
+
+    async def handler(_: Session, exchange: Exchange) -> None:
+        await exchange.respond(headers=[(b"x", b"y")])
+
+    assert (await site.get(handler)).sent[0]["headers"] == [(b"x", b"y")]
+
+
+async def test_without_a_cookie_the_store_is_not_asked(site: Site) -> None:
+    async def handler(session: Session, exchange: Exchange) -> None:
+        session.get("user")
+        await exchange.respond()
+
+    site.cookie = "other=1; __Host-session=forged"
+    exchange = await site.get(handler)
+    assert site.store.calls == []
+    assert "Max-Age=0" in (exchange.set_cookie or "")
+
+
+async def test_cookies_in_several_headers_are_found(site: Site) -> None:
+    await site.log_in()
+    cookie = site.cookie or ""
+    seen: list[Any] = []
+
+    async def app(scope: Any, _receive: Any, send: Any) -> None:
+        seen.append(scope["session"].get("user"))
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+
+    exchange = Exchange()
+    headers = [(b"cookie", b"a=b"), (b"cookie", cookie.encode())]
+    await SessionMiddleware(app, site.sessions)(
+        {"type": "http", "headers": headers}, exchange.from_client, exchange.to_client
+    )
+    assert seen == ["alice"]
+
+
+@pytest.mark.parametrize("status", [200, 201, 204, 302, 303, 304, 400, 403, 404])
+async def test_every_answer_below_500_stores_the_session(site: Site, status: int) -> None:
+    async def handler(session: Session, exchange: Exchange) -> None:
+        session["user"] = "alice"
+        await exchange.respond(status)
+
+    assert (await site.get(handler, method="HEAD")).set_cookie is not None
+    assert await site.stored() == {"user": "alice"}
+
+
+async def test_an_answer_of_500_or_more_stores_nothing_even_when_its_body_follows(site: Site) -> None:
+    await site.log_in()
+
+    async def handler(session: Session, exchange: Exchange) -> None:
+        session["user"] = "mallory"
+        await exchange.respond(500)
+
+    assert (await site.get(handler)).set_cookie is None
+    assert await site.stored() == {"user": "alice"}
+
+
+async def test_an_exception_stores_nothing(site: Site) -> None:
+    await site.log_in()
+
+    async def handler(session: Session, exchange: Exchange) -> None:
+        session["user"] = "mallory"
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await site.get(handler)
+    assert await site.stored() == {"user": "alice"}
+
+
+@pytest.mark.parametrize("fail", [True, False])
+async def test_a_logout_holds_when_the_rest_of_the_request_fails(site: Site, fail: bool) -> None:
+    await site.log_in()
+
+    async def handler(session: Session, exchange: Exchange) -> None:
+        session.destroy()
+        if fail:
+            raise ZeroDivisionError
+        await exchange.respond(500)
+
+    if fail:
+        with pytest.raises(ZeroDivisionError):
+            await site.get(handler)
+    else:
+        assert "Max-Age=0" in ((await site.get(handler)).set_cookie or "")
+    assert await site.stored() is None
+
+
+async def test_an_error_of_the_session_reaches_the_application_before_the_response_starts(site: Site) -> None:
+    await site.log_in()
+
+    async def handler(session: Session, exchange: Exchange) -> None:
+        session["cart"] = [1]
+        session["cart"].append(object())
+        with pytest.raises(UnsupportedValue):
+            await exchange.respond(200)
+        await exchange.respond(500)
+
+    assert (await site.get(handler)).status == 500
+    assert await site.stored() == {"user": "alice"}
+
+
+# --- streaming --------------------------------------------------------------------------------------------------------
+
+
+async def test_a_change_in_a_stream_is_stored_before_the_next_chunk_leaves(site: Site) -> None:
+    await site.log_in()
+    stored: list[Any] = []
+
+    async def handler(session: Session, exchange: Exchange) -> None:
+        await exchange.start()
+        for chunk in (b"1", b"2"):
+            session.append("chunks", chunk)
+            await exchange.body(chunk, more=True)
+            stored.append((await site.stored() or {})["chunks"])
+        session["user"] = "bob"
+        await exchange.body()
+        stored.append((await site.stored() or {})["user"])
+        session["background"] = True
+
+    await site.get(handler)
+    assert stored == [[b"1"], [b"1", b"2"], "bob"]
+    assert await site.stored() == {"user": "bob", "chunks": [b"1", b"2"], "background": True}
+
+
+async def test_a_change_in_a_stream_that_needs_a_cookie_is_an_error_where_it_is_made(site: Site) -> None:
+    async def handler(session: Session, exchange: Exchange) -> None:
+        await exchange.start()
+        with pytest.raises(ResponseStarted):
+            session["user"] = "alice"
+        with pytest.raises(ResponseStarted):
+            session.flash("hi")
+        assert session.get("user") is None
+        await exchange.body()
+
+    await site.get(handler)
+    assert "create" not in site.store.calls
+
+
+async def test_a_stream_that_fails_stores_nothing_of_what_was_under_way(site: Site) -> None:
+    await site.log_in()
+
+    async def handler(session: Session, exchange: Exchange) -> None:
+        await exchange.start()
+        session["user"] = "mallory"
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await site.get(handler)
+    assert await site.stored() == {"user": "alice"}
+
+
+# --- the store is down ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("failing", ["load", "update"])
+async def test_while_the_store_is_down_the_answer_is_503_and_nobody_is_logged_out(site: Site, failing: str) -> None:
+    await site.log_in()
+    site.store.fails.add(failing)
+
+    async def handler(session: Session, exchange: Exchange) -> None:
+        session["user"] = "bob"
+        await exchange.respond()
+
+    exchange = await site.get(handler)
+    assert exchange.status == 503
+    assert exchange.header("retry-after") == ["5"]
+    assert exchange.header("cache-control") == ["no-store"]
+    assert exchange.set_cookie is None
+    assert len(exchange.sent) == 2
+    site.store.fails.clear()
+    assert await site.stored() == {"user": "alice"}
+
+
+async def test_a_new_session_that_can_not_be_stored_is_503_without_a_cookie(site: Site) -> None:
+    site.store.fails.add("create")
+
+    async def handler(session: Session, exchange: Exchange) -> None:
+        session["user"] = "bob"
+        await exchange.respond()
+
+    exchange = await site.get(handler)
+    assert (exchange.status, exchange.set_cookie) == (503, None)
+
+
+async def test_a_request_without_a_session_is_answered_while_the_store_is_down(site: Site) -> None:
+    site.store.fails |= {"load", "create", "update", "delete"}
+
+    async def handler(session: Session, exchange: Exchange) -> None:
+        session.get("user")
+        await exchange.respond()
+
+    assert (await site.get(handler)).status == 200
+
+
+async def test_an_application_that_swallows_the_error_still_answers_503(site: Site) -> None:
+    site.store.fails.add("create")
+
+    async def handler(session: Session, exchange: Exchange) -> None:
+        session["user"] = "bob"
+        for _ in range(2):
+            with pytest.raises(StoreUnavailable):
+                await exchange.start(200)
+
+    assert (await site.get(handler)).status == 503
+
+
+async def test_an_explicit_save_that_fails_is_503_too(site: Site) -> None:
+    site.store.fails.add("create")
+
+    async def handler(session: Session, exchange: Exchange) -> None:
+        session["user"] = "bob"
+        await session.save()
+
+    assert (await site.get(handler)).status == 503
+
+
+async def test_a_websocket_is_told_to_try_again_later(site: Site) -> None:
+    await site.log_in()
+    site.store.fails.add("load")
+
+    async def handler(_: Session, __: Exchange) -> None:
+        pytest.fail("the application must not run")
+
+    exchange = await site.socket(handler)
+    assert [message["type"] for message in exchange.sent] == ["websocket.close"]
+    assert exchange.sent[0]["code"] == 1013
+    exchange = await site.socket(handler, extensions={"websocket.http.response": {}})
+    assert exchange.sent[0]["type"] == "websocket.http.response.start"
+    assert exchange.status == 503
+
+
+# --- WebSockets -------------------------------------------------------------------------------------------------------
+
+
+async def test_a_handshake_can_start_a_session(site: Site) -> None:
+    async def handler(session: Session, exchange: Exchange) -> None:
+        session["user"] = "alice"
+        await exchange.send({"type": "websocket.accept"})
+
+    exchange = await site.socket(handler)
+    assert exchange.set_cookie is not None
+    assert await site.stored() == {"user": "alice"}
+
+
+async def test_a_change_over_a_websocket_is_stored_before_the_next_message_and_at_the_end(site: Site) -> None:
+    await site.log_in()
+    stored: list[Any] = []
+
+    async def handler(session: Session, exchange: Exchange) -> None:
+        await exchange.send({"type": "websocket.accept"})
+        session.increment("messages")
+        await exchange.send({"type": "websocket.send", "text": "hello"})
+        stored.append(await site.stored())
+        session.increment("messages")
+
+    await site.socket(handler)
+    assert stored == [{"user": "alice", "messages": 1}]
+    assert await site.stored() == {"user": "alice", "messages": 2}
+
+
+async def test_a_websocket_whose_client_goes_keeps_what_was_changed(site: Site) -> None:
+    await site.log_in()
+
+    async def handler(session: Session, exchange: Exchange) -> None:
+        await exchange.send({"type": "websocket.accept"})
+        session["last"] = "kept"
+        while (await exchange.receive())["type"] != "websocket.disconnect":
+            pass
+        raise ConnectionError
+
+    with pytest.raises(ConnectionError):
+        await site.socket(handler, [{"type": "websocket.receive"}, {"type": "websocket.disconnect"}])
+    assert await site.stored() == {"user": "alice", "last": "kept"}
+
+
+async def test_a_websocket_that_crashes_stores_nothing_of_what_was_under_way(site: Site) -> None:
+    await site.log_in()
+
+    async def handler(session: Session, exchange: Exchange) -> None:
+        await exchange.send({"type": "websocket.accept"})
+        session["user"] = "mallory"
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await site.socket(handler)
+    assert await site.stored() == {"user": "alice"}
+
+
+async def test_a_refused_handshake_stores_nothing(site: Site) -> None:
+    async def handler(session: Session, exchange: Exchange) -> None:
+        session["user"] = "alice"
+        await exchange.send({"type": "websocket.close", "code": 1008})
+
+    await site.socket(handler)
+    assert "create" not in site.store.calls
+
+
+# --- options ----------------------------------------------------------------------------------------------------------
+
+
+async def test_lazy_loading_reads_when_asked_and_not_before() -> None:
+    site = Site(load="lazy")
+    await site.log_in()
+    site.store.calls.clear()
+
+    async def handler(session: Session, exchange: Exchange) -> None:
+        await exchange.respond()
+
+    assert (await site.get(handler)).header("vary") == []
+    assert site.store.calls == []
+
+    async def reading(session: Session, exchange: Exchange) -> None:
+        await session.load()
+        await session.load()
+        assert session["user"] == "alice"
+        await exchange.respond()
+
+    assert (await site.get(reading)).header("vary") == ["Cookie"]
+    assert site.store.calls == ["load"]
+
+
+async def test_a_lazy_session_can_be_destroyed_unread() -> None:
+    site = Site(load="lazy")
+    await site.log_in()
+
+    async def handler(session: Session, exchange: Exchange) -> None:
+        session.destroy()
+        await exchange.respond()
+
+    await site.get(handler)
+    assert site.cookie is None
+
+
+async def test_several_sessions_live_side_by_side_in_one_request() -> None:
+    main = Sessions("memory://", secret_keys=[KEY])
+    cart = Sessions("memory://", secret_keys=[KEY], cookie=CookieConfig(name="cart", same_site="strict"))
+
+    async def app(scope: Any, _receive: Any, send: Any) -> None:
+        scope["session"]["user"] = "alice"
+        scope["cart"].append("items", "pen")
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+
+    stack = SessionMiddleware(SessionMiddleware(app, cart, name="cart"), main)
+    exchange = Exchange()
+    await stack({"type": "http", "headers": []}, exchange.from_client, exchange.to_client)
+    cookies = exchange.header("set-cookie")
+    assert [cookie.split("=")[0] for cookie in cookies] == ["__Host-cart", "__Host-session"]
+    assert exchange.header("vary") == ["Cookie"]
+    assert exchange.header("cache-control") == ["no-store"]
+    header = "; ".join(cookie.split(";")[0] for cookie in cookies)
+    async with main.open(cookies[1].split(";")[0].split("=", 1)[1]) as session:
+        assert dict(session) == {"user": "alice"}
+    session = cart.begin([header.encode()])
+    await session.load()
+    assert dict(session) == {"items": ["pen"]}
+
+
+async def test_two_middlewares_of_one_name_are_an_error() -> None:
+    async def app(_scope: Any, _receive: Any, _send: Any) -> None:
+        pytest.fail("must not run")
+
+    sessions = Sessions("memory://", secret_keys=[KEY])
+    stack = SessionMiddleware(SessionMiddleware(app, sessions), sessions)
+    exchange = Exchange()
+    with pytest.raises(ConfigurationError, match="same name"):
+        await stack({"type": "http", "headers": []}, exchange.from_client, exchange.to_client)
+
+
+def test_wrong_arguments_are_refused_when_the_application_is_built() -> None:
+    async def app(_scope: Any, _receive: Any, _send: Any) -> None: ...
+
+    with pytest.raises(ConfigurationError, match="Sessions"):
+        SessionMiddleware(app, SyncSessions("memory://", secret_keys=[KEY]))  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError, match="lazy"):
+        SessionMiddleware(app, Sessions("memory://", secret_keys=[KEY]), load="never")  # type: ignore[arg-type]
+
+
+async def test_the_store_is_closed_at_shutdown_before_the_server_is_told() -> None:
+    events: list[str] = []
+
+    class Closing(MemoryStore):
+        async def close(self) -> None:
+            events.append("closed")
+
+    async def app(_scope: Any, _receive: Any, send: Any) -> None:
+        await send({"type": "lifespan.startup.complete"})
+        await send({"type": "lifespan.shutdown.complete"})
+
+    async def send(message: Any) -> None:
+        events.append(message["type"])
+
+    middleware = SessionMiddleware(app, Sessions(Closing(), secret_keys=[KEY]))
+    await middleware({"type": "lifespan"}, Exchange().from_client, send)
+    assert events == ["lifespan.startup.complete", "closed", "lifespan.shutdown.complete"]
+
+
+async def test_other_kinds_of_scope_pass_through() -> None:
+    seen: list[str] = []
+
+    async def app(scope: Any, _receive: Any, _send: Any) -> None:
+        seen.append(scope["type"])
+
+    exchange = Exchange()
+    middleware = SessionMiddleware(app, Sessions("memory://", secret_keys=[KEY]))
+    await middleware({"type": "custom"}, exchange.from_client, exchange.to_client)
+    assert seen == ["custom"]
