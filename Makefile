@@ -13,7 +13,7 @@ help:  ## List the targets
 # Made again when what it is made from changes. Old pips don't know dependency groups, hence the upgrade.
 $(VENV)/.ready: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'pip==26.2'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'pip==26.3'
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[demo,gorilla]' --group dev
 	@touch $@
 
