@@ -109,7 +109,7 @@ def measure_core(results: dict[str, float], samples: int) -> None:
     headers, session = new_session(sessions)
     signer = TokenSigner([KEY.encode()], "__Host-session")
     token = signer.sign(session._work.identity, 0).encode()
-    stored = sessions.store.load(session.handle) or b""
+    stored = sessions.store.load(session.handle)[0] or b""
     decoded = records.decode(session.handle, stored)[1]
     results["token: verify"] = median_us(lambda: signer.verify(token), samples)
     results["record: decode"] = median_us(lambda: records.decode(session.handle, stored), samples)

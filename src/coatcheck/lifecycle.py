@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Generator, Sequence
-from typing import Final, TypeAlias, TypeVar
+from typing import Final, TypeAlias, TypeVar, cast
 
 from coatcheck import record as records
 from coatcheck.config import SessionConfig
@@ -114,7 +114,7 @@ class Lifecycle:
 
     def _find(self, store_key: str) -> Steps[tuple[bytes, Record | Moved | None]]:
         try:
-            return self._current(store_key, (yield Load(store_key)))
+            return self._current(store_key, (yield from _fetch(store_key)))
         except UndecodableRecord as error:
             self._report(store_key, error)
             return b"", None
@@ -124,7 +124,7 @@ class Lifecycle:
         # A second read, on a new connection, tells which it is.
         yield Reset()
         try:
-            return self._current(store_key, (yield Load(store_key)))
+            return self._current(store_key, (yield from _fetch(store_key)))
         except (UndecodableRecord, ForeignRecord) as error:
             self._report(store_key, error)
             return b"", None
@@ -173,8 +173,19 @@ class Lifecycle:
     def end_destroyed(self, work: WorkingCopy) -> Steps[None]:
         """End the sessions that the application destroyed. Done even when the rest of the request has failed."""
         while work.destroyed:
-            yield Delete(work.destroyed[-1])
+            yield from self._end(work.destroyed[-1])
             work.destroyed.pop()
+
+    def _end(self, store_key: str) -> Steps[None]:
+        """Delete a session; if it was renewed meanwhile, where it is now."""
+        key: str | None = store_key
+        while key is not None:
+            deleted = yield Delete(key)
+            try:
+                _, record = self._current(key, deleted)
+            except (UndecodableRecord, ForeignRecord):
+                return  # whatever it was, it is gone
+            key = record.successor if isinstance(record, Moved) else None
 
     def _end_and_commit(self, work: WorkingCopy) -> Steps[None]:
         yield from self.end_destroyed(work)
@@ -271,8 +282,8 @@ class Lifecycle:
             return revision
         # Two IDs are never the same by chance. But a client library that was unsure of a command's fate may have
         # sent it twice, and then finds its own record in the way.
-        existing = yield Load(store_key)
-        if isinstance(existing, bytes) and existing[records.REVISION] == revision:
+        existing = yield from _fetch(store_key)
+        if existing is not None and existing[records.REVISION] == revision:
             return revision
         msg = f"The store has something else under the key of the new session {store_key}"
         raise StoreUnavailable(msg)
@@ -372,6 +383,13 @@ class Lifecycle:
     def _refresh_is_due(self, work: WorkingCopy) -> bool:
         """Tell whether use has to extend the session. The token's time of issue says when that was last done."""
         return work.accessed and (work.by_older_key or self._now_ms() - work.issued_at_ms >= self._refresh_ms)
+
+
+def _fetch(store_key: str) -> Steps[bytes | None]:
+    """Load one record."""
+    loaded = yield Load((store_key,))
+    (data,) = cast("list[bytes | None]", loaded)
+    return data
 
 
 def _too_many_conflicts(store_key: str) -> TooManyConflicts:

@@ -23,11 +23,11 @@ class Operation(Protocol):
 class Load:
     """See `SyncStore.load`."""
 
-    key: str
+    keys: tuple[str, ...]
 
     def perform(self, store: SyncStore | AsyncStore) -> Any:
         """Call the store."""
-        return store.load(self.key)
+        return store.load(*self.keys)
 
 
 @dataclass(slots=True)

@@ -32,12 +32,12 @@ class Spy:
             async def call(*arguments: Any) -> Any:
                 note()
                 result = await getattr(inner, name)(*arguments)
-                return self.answers.pop(0) if name == "load" and self.answers else result
+                return [self.answers.pop(0)] if name == "load" and self.answers else result
 
             def sync_call(*arguments: Any) -> Any:
                 note()
                 result = getattr(inner, name)(*arguments)
-                return self.answers.pop(0) if name == "load" and self.answers else result
+                return [self.answers.pop(0)] if name == "load" and self.answers else result
 
             return call if kind == "async" else sync_call
 
@@ -170,6 +170,28 @@ def test_a_session_that_expired_while_the_request_ran_is_not_brought_back(timed:
     clock.advance(timedelta(hours=2, seconds=1))
     assert "=; Max-Age=0" in (timed.respond(session) or "")
     assert timed.stored(token) is None
+
+
+def test_a_renewal_that_came_too_late_leaves_nothing_behind(face: Face) -> None:
+    token = face.new(user="alice")
+    session = face.request(token)
+    session.renew()
+    new_token = session.token
+    face.revoke(token)
+    face.respond(session)
+    assert face.stored(new_token) is None
+
+
+def test_a_logout_is_not_undone_by_a_renewal_in_the_same_moment(face: Face) -> None:
+    token = face.new(user="alice")
+    logout, renewal = face.request(token), face.request(token)
+    logout.destroy()
+    renewal.renew()
+    face.respond(renewal)
+    assert face.stored(renewal.token) == {"user": "alice"}
+    face.respond(logout)
+    assert face.stored(renewal.token) is None
+    assert face.stored(token) is None
 
 
 def test_after_a_lost_save_the_request_stores_nothing_more(face: Face) -> None:

@@ -19,7 +19,7 @@ def test_a_full_store_refuses_new_sessions_and_keeps_those_it_has() -> None:
     assert store.create("b", RECORD, 1_000)
     with pytest.raises(StoreFull, match="max_records"):
         store.create("c", RECORD, 1_000)
-    assert store.load("a") == RECORD
+    assert store.load("a") == [RECORD]
     store.delete("a")
     assert store.create("c", RECORD, 1_000)
 

@@ -19,6 +19,7 @@ from coatcheck.stores.redis import RedisStore, SyncRedisStore
 RECORD = b"\x01revisionthe rest"
 KEY = "00112233445566778899aabbccddeeff00112233"
 HOUR_MS = 3_600_000
+SECRET_KEY = "a secret key for tests, 32 bytes or more"
 
 
 @pytest.fixture(params=server_binaries())
@@ -65,7 +66,7 @@ def test_one_store_serves_several_event_loops(server: Server, raw: redis.Redis) 
 
     async def count() -> bytes | None:
         await store.create(KEY, RECORD, HOUR_MS)
-        loaded = await store.load(KEY)
+        (loaded,) = await store.load(KEY)
         await store.close()
         return loaded
 
@@ -83,13 +84,13 @@ def test_one_store_serves_several_event_loops(server: Server, raw: redis.Redis) 
 def test_more_requests_than_connections_wait_their_turn(server: Server, raw: redis.Redis) -> None:
     store = RedisStore(server.url)
 
-    async def run() -> list[bytes | None]:
+    async def run() -> list[list[bytes | None]]:
         await store.create(KEY, RECORD, HOUR_MS)
         loaded = await asyncio.gather(*(store.load(KEY) for _ in range(500)))
         await store.close()
         return loaded
 
-    assert asyncio.run(run()) == [RECORD] * 500
+    assert asyncio.run(run()) == [[RECORD]] * 500
 
 
 def test_a_client_of_the_applications_own_is_used_and_left_open(server: Server, raw: redis.Redis) -> None:
@@ -101,7 +102,7 @@ def test_a_client_of_the_applications_own_is_used_and_left_open(server: Server, 
     async def run() -> None:
         client = redis.asyncio.Redis(port=server.port)
         async_store = RedisStore(client)
-        assert await async_store.load(KEY) == RECORD
+        assert await async_store.load(KEY) == [RECORD]
         await async_store.close()
         assert await client.ping()
         await client.aclose()
@@ -148,10 +149,9 @@ def test_a_server_that_is_not_there_is_an_outage_with_its_cause() -> None:
 
 
 def test_a_server_that_comes_back_is_used_again_without_a_restart() -> None:
-    key = "a secret key for tests, 32 bytes or more"
     with Server(server_binaries()["valkey"], "--appendonly", "yes", "--appendfsync", "always") as server:
-        sessions = SyncSessions(server.url, secret_keys=[key])
-        async_sessions = Sessions(server.url, secret_keys=[key])
+        sessions = SyncSessions(server.url, secret_keys=[SECRET_KEY])
+        async_sessions = Sessions(server.url, secret_keys=[SECRET_KEY])
         with sessions.open() as session:
             session["user"] = "alice"
 
@@ -174,20 +174,30 @@ def test_a_server_that_comes_back_is_used_again_without_a_restart() -> None:
         sessions.close()
 
 
-def test_an_answer_left_over_on_a_connection_is_not_taken_for_the_next(server: Server, raw: redis.Redis) -> None:
+@pytest.mark.parametrize("left_over", [("MGET", "coatcheck:{}"), ("GET", "coatcheck:{}"), ("PING",)])
+def test_an_answer_left_over_on_a_connection_is_not_taken_for_the_next(
+    server: Server, raw: redis.Redis, left_over: tuple[str, ...]
+) -> None:
     """The fault behind CVE-2023-28858: a command whose answer nobody read."""
-    key = "a secret key for tests, 32 bytes or more"
     client = redis.Redis(port=server.port, single_connection_client=True)
-    sessions = SyncSessions(SyncRedisStore(client), secret_keys=[key])
-    tokens = []
-    handles = []
+    sessions = SyncSessions(SyncRedisStore(client), secret_keys=[SECRET_KEY])
+    tokens, handles = [], []
     for user in ("alice", "bob"):
         with sessions.open() as session:
             session["user"] = user
             tokens.append(session.token)
             handles.append(session.handle)
+
+    def user_of_alice() -> str:
+        with sessions.open(tokens[0]) as session:
+            return str(session["user"])
+
     assert client.connection is not None
-    client.connection.send_command("GET", f"coatcheck:{handles[1]}")  # type: ignore[no-untyped-call]
-    with sessions.open(tokens[0]) as session:
-        assert session["user"] == "alice"
+    client.connection.send_command(*(part.format(handles[1]) for part in left_over))  # type: ignore[no-untyped-call]
+    if left_over[0] == "MGET":
+        assert user_of_alice() == "alice"
+    else:
+        with pytest.raises(StoreUnavailable, match="connections were closed"):
+            user_of_alice()
+    assert user_of_alice() == "alice"
     client.close()

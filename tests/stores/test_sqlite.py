@@ -84,7 +84,7 @@ def test_a_reader_does_not_wait_for_a_writer(store: SyncSQLiteStore, path: Path)
     with sqlite3.connect(path, isolation_level=None) as other:
         other.execute("BEGIN IMMEDIATE")
         other.execute("DELETE FROM coatcheck_sessions")
-        assert store.load(KEY) == RECORD
+        assert store.load(KEY) == [RECORD]
         other.execute("ROLLBACK")
     other.close()
 
@@ -114,7 +114,7 @@ def test_cancelling_one_write_does_not_harm_its_neighbours(path: Path) -> None:
         await asyncio.sleep(0)
         tasks[3].cancel()
         results = await asyncio.gather(*tasks, return_exceptions=True)
-        assert await store.load(f"{9:040x}") == RECORD
+        assert await store.load(f"{9:040x}") == [RECORD]
         await store.close()
         return results
 
@@ -206,7 +206,7 @@ def test_kill_9_loses_nothing_that_was_acknowledged(path: Path) -> None:
     process.wait()
     process.stdout.close()
     store = SyncSQLiteStore(path)
-    assert all(store.load(f"{number:040x}") is not None for number in range(acknowledged + 1))
+    assert all(store.load(f"{number:040x}") != [None] for number in range(acknowledged + 1))
     store.close()
 
 
@@ -215,7 +215,7 @@ def test_a_child_process_of_fork_uses_connections_of_its_own(store: SyncSQLiteSt
     parents = store._database()
 
     def child() -> None:
-        ok = store._database() is not parents and store.load(KEY) == RECORD
+        ok = store._database() is not parents and store.load(KEY) == [RECORD]
         ok = ok and store.update(KEY, b"revision", b"\x01newrevisx", HOUR_MS) is Outcome.DONE
         os._exit(0 if ok else 1)
 
@@ -223,7 +223,7 @@ def test_a_child_process_of_fork_uses_connections_of_its_own(store: SyncSQLiteSt
     process.start()
     process.join(30)
     assert process.exitcode == 0
-    assert store.load(KEY) == b"\x01newrevisx"
+    assert store.load(KEY) == [b"\x01newrevisx"]
 
 
 # --- what goes wrong with files ---------------------------------------------------------------------------------------
@@ -247,7 +247,7 @@ def test_a_full_disk_is_said_and_loses_nothing_that_was_acknowledged(path: Path)
                 stored += 1
         except StoreUnavailable as error:
             print("said:", error)
-        assert all(store.load(f"{number:040x}") == record for number in range(stored)), "lost"
+        assert all(store.load(f"{number:040x}") == [record] for number in range(stored)), "lost"
         resource.setrlimit(resource.RLIMIT_FSIZE, (2_000_000, 2_000_000))
         store.create("f" * 40, record, 3_600_000)
         print("stored again after", stored)
@@ -267,7 +267,7 @@ def test_a_file_that_may_not_grow_is_full(store: SyncSQLiteStore) -> None:
     writer.execute("PRAGMA max_page_count = 1")
     with pytest.raises(StoreFull, match="no space left"):
         store.create("1" * 40, b"\x01revision" + b"x" * 100_000, HOUR_MS)
-    assert store.load(KEY) == RECORD
+    assert store.load(KEY) == [RECORD]
     assert store.create("1" * 40, RECORD, HOUR_MS) is True
 
 
@@ -281,7 +281,7 @@ def test_a_file_that_another_process_keeps_locked_is_said(
     other.execute("BEGIN IMMEDIATE")
     with pytest.raises(StoreUnavailable, match="locked by another process"):
         store.update(KEY, b"revision", b"\x01newrevisx", HOUR_MS)
-    assert store.load(KEY) == RECORD
+    assert store.load(KEY) == [RECORD]
     other.execute("ROLLBACK")
     other.close()
     assert store.update(KEY, b"revision", b"\x01newrevisx", HOUR_MS) is Outcome.DONE

@@ -32,9 +32,9 @@ class FailingStore(MemoryStore):
             message = "out of reach"
             raise StoreUnavailable(message)
 
-    async def load(self, key: str) -> bytes | None:
+    async def load(self, *keys: str) -> list[bytes | None]:
         self._check("load")
-        return await super().load(key)
+        return await super().load(*keys)
 
     async def create(self, key: str, record: bytes, ttl_ms: int) -> bool:
         self._check("create")
@@ -44,7 +44,7 @@ class FailingStore(MemoryStore):
         self._check("update")
         return await super().update(key, revision, record, ttl_ms)
 
-    async def delete(self, key: str) -> bool:
+    async def delete(self, key: str) -> bytes | None:
         self._check("delete")
         return await super().delete(key)
 

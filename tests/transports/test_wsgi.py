@@ -34,9 +34,9 @@ class FailingStore(SyncMemoryStore):
             message = "out of reach"
             raise StoreUnavailable(message)
 
-    def load(self, key: str) -> bytes | None:
+    def load(self, *keys: str) -> list[bytes | None]:
         self._check("load")
-        return super().load(key)
+        return super().load(*keys)
 
     def create(self, key: str, record: bytes, ttl_ms: int) -> bool:
         self._check("create")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from heapq import heapify, heappop, heappush
 from threading import Lock
 from typing import Final
@@ -33,9 +33,10 @@ class _Table:
         # When to look at which key. An entry whose record was touched since is put back when its time comes.
         self._due: list[tuple[float, str]] = []
 
-    def load(self, key: str) -> bytes | None:
+    def load(self, keys: Sequence[str]) -> list[bytes | None]:
         with self._lock:
-            return self._live(key, self._swept_now())
+            now = self._swept_now()
+            return [self._live(key, now) for key in keys]
 
     def create(self, key: str, record: bytes, ttl_ms: int) -> bool:
         with self._lock:
@@ -69,11 +70,11 @@ class _Table:
                 self._set(key, now + ttl_ms / 1000, current)
             return current
 
-    def delete(self, key: str) -> bool:
+    def delete(self, key: str) -> bytes | None:
         with self._lock:
-            was_live = self._live(key, self._swept_now()) is not None
+            current = self._live(key, self._swept_now())
             self._records.pop(key, None)
-            return was_live
+            return current
 
     def __len__(self) -> int:
         with self._lock:
@@ -131,9 +132,9 @@ class SyncMemoryStore:
     ) -> None:
         self._table: _Table = _Table(max_records, clock) if share_with is None else share_with._table
 
-    def load(self, key: str) -> bytes | None:
+    def load(self, *keys: str) -> list[bytes | None]:
         """See `SyncStore.load`."""
-        return self._table.load(key)
+        return self._table.load(keys)
 
     def create(self, key: str, record: bytes, ttl_ms: int) -> bool:
         """See `SyncStore.create`. Raises StoreFull at `max_records`."""
@@ -147,7 +148,7 @@ class SyncMemoryStore:
         """See `SyncStore.touch`."""
         return self._table.touch(key, ttl_ms)
 
-    def delete(self, key: str) -> bool:
+    def delete(self, key: str) -> bytes | None:
         """See `SyncStore.delete`."""
         return self._table.delete(key)
 
@@ -174,9 +175,9 @@ class MemoryStore:
     ) -> None:
         self._table: _Table = _Table(max_records, clock) if share_with is None else share_with._table
 
-    async def load(self, key: str) -> bytes | None:
+    async def load(self, *keys: str) -> list[bytes | None]:
         """See `SyncStore.load`."""
-        return self._table.load(key)
+        return self._table.load(keys)
 
     async def create(self, key: str, record: bytes, ttl_ms: int) -> bool:
         """See `SyncStore.create`. Raises StoreFull at `max_records`."""
@@ -190,7 +191,7 @@ class MemoryStore:
         """See `SyncStore.touch`."""
         return self._table.touch(key, ttl_ms)
 
-    async def delete(self, key: str) -> bool:
+    async def delete(self, key: str) -> bytes | None:
         """See `SyncStore.delete`."""
         return self._table.delete(key)
 

@@ -30,8 +30,11 @@ class SyncStore(Protocol):
     Every method raises `StoreUnavailable` when the store can't be reached or can't do its work now.
     """
 
-    def load(self, key: str) -> bytes | None:
-        """Give the record, or None when there is none or its time is over."""
+    def load(self, *keys: str) -> list[bytes | None]:
+        """Give the record of each key, or None in its place when there is none or its time is over.
+
+        One round trip, whatever the number of keys.
+        """
         ...
 
     def create(self, key: str, record: bytes, ttl_ms: int) -> bool:
@@ -49,8 +52,8 @@ class SyncStore(Protocol):
         """Set the time to live and give the record, in one atomic step. None when there is no record."""
         ...
 
-    def delete(self, key: str) -> bool:
-        """Delete the record. False when there is none."""
+    def delete(self, key: str) -> bytes | None:
+        """Delete the record and give it, in one atomic step. None when there is none."""
         ...
 
     def reset(self) -> None:
@@ -66,7 +69,7 @@ class SyncStore(Protocol):
 class AsyncStore(Protocol):
     """A store for asyncio: the same as `SyncStore`, awaited."""
 
-    async def load(self, key: str) -> bytes | None:
+    async def load(self, *keys: str) -> list[bytes | None]:
         """See `SyncStore.load`."""
         ...
 
@@ -82,7 +85,7 @@ class AsyncStore(Protocol):
         """See `SyncStore.touch`."""
         ...
 
-    async def delete(self, key: str) -> bool:
+    async def delete(self, key: str) -> bytes | None:
         """See `SyncStore.delete`."""
         ...
 

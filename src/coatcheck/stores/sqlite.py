@@ -14,7 +14,7 @@ import sqlite3
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
@@ -50,7 +50,7 @@ _UPDATE: Final = """
     WHERE key = ? AND expires_at_ms > ? AND substr(record, 2, 8) = ?
 """
 _TOUCH: Final = "UPDATE coatcheck_sessions SET expires_at_ms = ? WHERE key = ? AND expires_at_ms > ?"
-_DELETE: Final = "DELETE FROM coatcheck_sessions WHERE key = ? AND expires_at_ms > ?"
+_DELETE: Final = "DELETE FROM coatcheck_sessions WHERE key = ?"
 _SWEEP: Final = """
     DELETE FROM coatcheck_sessions
     WHERE key IN (SELECT key FROM coatcheck_sessions WHERE expires_at_ms <= ? LIMIT ?)
@@ -130,17 +130,18 @@ class _Database:
 
     # --- reading ----------------------------------------------------------------------------------------------
 
-    def read(self, key: str) -> bytes | None:
+    def read(self, keys: Sequence[str]) -> list[bytes | None]:
         try:
             reader: sqlite3.Connection = self._of_thread.reader
         except AttributeError:
             reader = self._open_reader()
         try:
-            row = reader.execute(_LOAD, (key, self._now_ms())).fetchone()
+            now_ms = self._now_ms()
+            rows = [reader.execute(_LOAD, (key, now_ms)).fetchone() for key in keys]
         except sqlite3.Error as error:
             del self._of_thread.reader  # the next read opens a new connection
             raise self._store_error(error) from error
-        return None if row is None else row[0]
+        return [None if row is None else row[0] for row in rows]
 
     def _open_reader(self) -> sqlite3.Connection:
         with self._translated_errors(), self._opening:
@@ -355,8 +356,12 @@ def _touch(key: str, ttl_ms: int, connection: sqlite3.Connection, now_ms: int) -
     return connection.execute(_LOAD, (key, now_ms)).fetchone()[0]  # type: ignore[no-any-return]
 
 
-def _delete(key: str, connection: sqlite3.Connection, now_ms: int) -> bool:
-    return connection.execute(_DELETE, (key, now_ms)).rowcount == 1
+def _delete(key: str, connection: sqlite3.Connection, now_ms: int) -> bytes | None:
+    row = connection.execute(_LOAD, (key, now_ms)).fetchone()
+    if row is None:
+        return None
+    connection.execute(_DELETE, (key,))
+    return row[0]  # type: ignore[no-any-return]
 
 
 # --- the stores -------------------------------------------------------------------------------------------------------
@@ -395,9 +400,9 @@ class SyncSQLiteStore(_Store):
         clock: gives the time in seconds since the epoch. For tests.
     """
 
-    def load(self, key: str) -> bytes | None:
+    def load(self, *keys: str) -> list[bytes | None]:
         """See `SyncStore.load`."""
-        return self._database().read(key)
+        return self._database().read(keys)
 
     def create(self, key: str, record: bytes, ttl_ms: int) -> bool:
         """See `SyncStore.create`."""
@@ -411,7 +416,7 @@ class SyncSQLiteStore(_Store):
         """See `SyncStore.touch`."""
         return self._database().write(partial(_touch, key, ttl_ms))
 
-    def delete(self, key: str) -> bool:
+    def delete(self, key: str) -> bytes | None:
         """See `SyncStore.delete`."""
         return self._database().write(partial(_delete, key))
 
@@ -427,9 +432,9 @@ class SyncSQLiteStore(_Store):
 class SQLiteStore(_Store):
     """Keeps sessions in an SQLite file, for asyncio. See `SyncSQLiteStore` for the arguments."""
 
-    async def load(self, key: str) -> bytes | None:
+    async def load(self, *keys: str) -> list[bytes | None]:
         """See `SyncStore.load`. Reads in place: handing it to a thread would take ten times as long as the read."""
-        return self._database().read(key)
+        return self._database().read(keys)
 
     async def create(self, key: str, record: bytes, ttl_ms: int) -> bool:
         """See `SyncStore.create`."""
@@ -443,7 +448,7 @@ class SQLiteStore(_Store):
         """See `SyncStore.touch`."""
         return await self._database().write_in_thread(partial(_touch, key, ttl_ms))
 
-    async def delete(self, key: str) -> bool:
+    async def delete(self, key: str) -> bytes | None:
         """See `SyncStore.delete`."""
         return await self._database().write_in_thread(partial(_delete, key))
 

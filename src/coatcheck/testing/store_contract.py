@@ -65,6 +65,12 @@ class StoreContract:
         """Carry out one operation."""
         return self._wait_for(operation.perform(self.store))
 
+    def load(self, key: str) -> bytes | None:
+        """Give the record of one key."""
+        records: list[bytes | None] = self.do(Load((key,)))
+        assert len(records) == 1
+        return records[0]
+
     def do_together(self, operations: Sequence[Operation]) -> list[Any]:
         """Carry out operations at the same time: in tasks, or in threads."""
         if inspect.iscoroutinefunction(self.store.load):
@@ -88,39 +94,45 @@ class StoreContract:
 
     def test_a_missing_record_is_none(self) -> None:
         """Nothing is stored under a key that was never used."""
-        assert self.do(Load(_KEY)) is None
+        assert self.load(_KEY) is None
 
     def test_a_record_comes_back_byte_for_byte(self) -> None:
         """Records are bytes of any value, not text."""
         for key, record in ((_KEY, _SECOND), (_OTHER_KEY, _THIRD)):
             assert self.do(Create(key, record, _HOUR_MS)) is True
-            assert self.do(Load(key)) == record
+            assert self.load(key) == record
 
     def test_a_large_record_comes_back(self) -> None:
         """A mebibyte is the default limit of a session."""
         record = _record(b"revisn-1", b"\xa5" * 1_048_576)
         assert self.do(Create(_KEY, record, _HOUR_MS)) is True
-        assert self.do(Load(_KEY)) == record
+        assert self.load(_KEY) == record
+
+    def test_several_records_are_loaded_at_once_in_the_order_asked_for(self) -> None:
+        """Missing ones have None in their place."""
+        self.do(Create(_KEY, _FIRST, _HOUR_MS))
+        self.do(Create(_OTHER_KEY, _SECOND, _HOUR_MS))
+        assert self.do(Load((_OTHER_KEY, "missing", _KEY, _OTHER_KEY))) == [_SECOND, None, _FIRST, _SECOND]
 
     def test_create_does_not_replace_a_record(self) -> None:
         """A key that is taken stays as it is."""
         self.do(Create(_KEY, _FIRST, _HOUR_MS))
         assert self.do(Create(_KEY, _SECOND, _HOUR_MS)) is False
-        assert self.do(Load(_KEY)) == _FIRST
+        assert self.load(_KEY) == _FIRST
 
     def test_records_do_not_touch_each_other(self) -> None:
         """Keys that differ in the last character are different keys."""
         self.do(Create(_KEY, _FIRST, _HOUR_MS))
         self.do(Create(_OTHER_KEY, _SECOND, _HOUR_MS))
         self.do(Delete(_KEY))
-        assert self.do(Load(_OTHER_KEY)) == _SECOND
+        assert self.load(_OTHER_KEY) == _SECOND
 
     def test_only_one_of_many_simultaneous_creates_wins(self) -> None:
         """Create is one atomic step."""
         records = [_record(b"revisn-%d" % number) for number in range(8)]
         results = self.do_together([Create(_KEY, record, _HOUR_MS) for record in records])
         assert results.count(True) == 1
-        assert self.do(Load(_KEY)) == records[results.index(True)]
+        assert self.load(_KEY) == records[results.index(True)]
 
     # --- time to live -----------------------------------------------------------------------------------------
 
@@ -128,25 +140,25 @@ class StoreContract:
         """And not before."""
         self.do(Create(_KEY, _FIRST, 60_000))
         self.advance(timedelta(seconds=58))
-        assert self.do(Load(_KEY)) == _FIRST
+        assert self.load(_KEY) == _FIRST
         self.advance(timedelta(seconds=3))
-        assert self.do(Load(_KEY)) is None
+        assert self.load(_KEY) is None
 
     def test_the_key_of_an_expired_record_is_free(self) -> None:
         """Create treats an expired record as none."""
         self.do(Create(_KEY, _FIRST, 1_000))
         self.advance(timedelta(seconds=2))
         assert self.do(Create(_KEY, _SECOND, _HOUR_MS)) is True
-        assert self.do(Load(_KEY)) == _SECOND
+        assert self.load(_KEY) == _SECOND
 
     def test_update_sets_the_time_anew(self) -> None:
         """The time to live of an update replaces the one before."""
         self.do(Create(_KEY, _FIRST, 10_000))
         self.do(Update(_KEY, b"revisn-1", _SECOND, 60_000))
         self.advance(timedelta(seconds=30))
-        assert self.do(Load(_KEY)) == _SECOND
+        assert self.load(_KEY) == _SECOND
         self.advance(timedelta(seconds=31))
-        assert self.do(Load(_KEY)) is None
+        assert self.load(_KEY) is None
 
     def test_touch_extends_and_shortens(self) -> None:
         """Touch sets the time to live, whichever is longer, and gives the record."""
@@ -155,7 +167,7 @@ class StoreContract:
         self.advance(timedelta(seconds=30))
         assert self.do(Touch(_KEY, 5_000)) == _FIRST
         self.advance(timedelta(seconds=6))
-        assert self.do(Load(_KEY)) is None
+        assert self.load(_KEY) is None
 
     def test_touch_does_not_create(self) -> None:
         """A session that has ended stays ended."""
@@ -163,13 +175,13 @@ class StoreContract:
         self.do(Create(_KEY, _FIRST, 1_000))
         self.advance(timedelta(seconds=2))
         assert self.do(Touch(_KEY, _HOUR_MS)) is None
-        assert self.do(Load(_KEY)) is None
+        assert self.load(_KEY) is None
 
     def test_the_shortest_time_to_live_is_accepted(self) -> None:
         """One millisecond is neither an error nor forever."""
         assert self.do(Create(_KEY, _FIRST, 1)) is True
         self.advance(_ONE_SECOND)
-        assert self.do(Load(_KEY)) is None
+        assert self.load(_KEY) is None
 
     # --- update -----------------------------------------------------------------------------------------------
 
@@ -179,13 +191,13 @@ class StoreContract:
         assert self.do(Update(_KEY, b"revisn-1", _SECOND, _HOUR_MS)) is Outcome.DONE
         assert self.do(Update(_KEY, b"revisn-2", _THIRD, _HOUR_MS)) is Outcome.DONE
         assert self.do(Update(_KEY, _THIRD[1:9], _FIRST, _HOUR_MS)) is Outcome.DONE
-        assert self.do(Load(_KEY)) == _FIRST
+        assert self.load(_KEY) == _FIRST
 
     def test_update_gives_the_newer_record_and_leaves_it(self) -> None:
         """Compare-and-set: the writer learns what it has to work on instead."""
         self.do(Create(_KEY, _SECOND, _HOUR_MS))
         assert self.do(Update(_KEY, b"revisn-1", _FIRST, _HOUR_MS)) == _SECOND
-        assert self.do(Load(_KEY)) == _SECOND
+        assert self.load(_KEY) == _SECOND
 
     def test_update_does_not_create(self) -> None:
         """A session that has ended stays ended: no record, deleted, or expired."""
@@ -196,7 +208,7 @@ class StoreContract:
         self.do(Create(_KEY, _FIRST, 1_000))
         self.advance(timedelta(seconds=2))
         assert self.do(Update(_KEY, b"revisn-1", _SECOND, _HOUR_MS)) is Outcome.GONE
-        assert self.do(Load(_KEY)) is None
+        assert self.load(_KEY) is None
 
     def test_only_one_of_many_simultaneous_updates_wins(self) -> None:
         """Compare and set are one atomic step."""
@@ -205,17 +217,24 @@ class StoreContract:
         results = self.do_together([Update(_KEY, b"revisn-1", record, _HOUR_MS) for record in records])
         assert results.count(Outcome.DONE) == 1
         winner = records[results.index(Outcome.DONE)]
-        assert self.do(Load(_KEY)) == winner
+        assert self.load(_KEY) == winner
         assert [result for result in results if result is not Outcome.DONE] == [winner] * 7
 
     # --- delete -----------------------------------------------------------------------------------------------
 
-    def test_delete_removes_the_record(self) -> None:
-        """And says whether there was one."""
+    def test_delete_removes_the_record_and_gives_it(self) -> None:
+        """So that what was deleted is known, whoever wrote last."""
         self.do(Create(_KEY, _FIRST, _HOUR_MS))
-        assert self.do(Delete(_KEY)) is True
-        assert self.do(Load(_KEY)) is None
-        assert self.do(Delete(_KEY)) is False
+        self.do(Update(_KEY, b"revisn-1", _SECOND, _HOUR_MS))
+        assert self.do(Delete(_KEY)) == _SECOND
+        assert self.load(_KEY) is None
+        assert self.do(Delete(_KEY)) is None
+
+    def test_delete_treats_an_expired_record_as_none(self) -> None:
+        """It was gone already."""
+        self.do(Create(_KEY, _FIRST, 1_000))
+        self.advance(timedelta(seconds=2))
+        assert self.do(Delete(_KEY)) is None
 
     # --- connections ------------------------------------------------------------------------------------------
 
@@ -223,7 +242,7 @@ class StoreContract:
         """Both give up connections, not records."""
         self.do(Create(_KEY, _FIRST, _HOUR_MS))
         self.do(Reset())
-        assert self.do(Load(_KEY)) == _FIRST
+        assert self.load(_KEY) == _FIRST
         self._wait_for(self.store.close())
-        assert self.do(Load(_KEY)) == _FIRST
+        assert self.load(_KEY) == _FIRST
         assert self.do(Update(_KEY, b"revisn-1", _SECOND, _HOUR_MS)) is Outcome.DONE

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 from redis.asyncio import Redis
@@ -10,6 +12,8 @@ from redis.exceptions import NoScriptError
 
 from coatcheck.stores.protocol import WriteResult
 from coatcheck.stores.redis import clients, commands
+
+T = TypeVar("T")
 
 
 class RedisStore:
@@ -33,36 +37,36 @@ class RedisStore:
         if self._given is not None:
             clients.check_client(self._given)
 
-    async def load(self, key: str) -> bytes | None:
+    async def load(self, *keys: str) -> list[bytes | None]:
         """See `SyncStore.load`."""
-        with commands.unavailable_on_error():
-            return commands.record(await self._client().get(self._prefix + key))
+        names = [self._prefix + key for key in keys]
+        return await self._run(lambda client: client.mget(names), commands.records(len(keys)))
 
     async def create(self, key: str, record: bytes, ttl_ms: int) -> bool:
         """See `SyncStore.create`."""
-        with commands.unavailable_on_error():
-            return bool(await self._client().set(self._prefix + key, record, px=ttl_ms, nx=True))
+        return await self._run(
+            lambda client: client.set(self._prefix + key, record, px=ttl_ms, nx=True), commands.was_set
+        )
 
     async def update(self, key: str, revision: bytes, record: bytes, ttl_ms: int) -> WriteResult:
         """See `SyncStore.update`."""
         arguments = (1, self._prefix + key, revision, record, ttl_ms)
-        with commands.unavailable_on_error():
-            client = self._client()
+
+        async def run_script(client: Redis) -> Any:
             try:
-                reply = await client.evalsha(commands.UPDATE.sha, *arguments)
+                return await client.evalsha(commands.UPDATE.sha, *arguments)
             except NoScriptError:
-                reply = await client.eval(commands.UPDATE.source, *arguments)
-        return commands.write_result(reply)
+                return await client.eval(commands.UPDATE.source, *arguments)
+
+        return await self._run(run_script, commands.write_result)
 
     async def touch(self, key: str, ttl_ms: int) -> bytes | None:
         """See `SyncStore.touch`."""
-        with commands.unavailable_on_error():
-            return commands.record(await self._client().getex(self._prefix + key, px=ttl_ms))
+        return await self._run(lambda client: client.getex(self._prefix + key, px=ttl_ms), commands.record)
 
-    async def delete(self, key: str) -> bool:
+    async def delete(self, key: str) -> bytes | None:
         """See `SyncStore.delete`."""
-        with commands.unavailable_on_error():
-            return bool(await self._client().delete(self._prefix + key))
+        return await self._run(lambda client: client.getdel(self._prefix + key), commands.record)
 
     async def reset(self) -> None:
         """See `SyncStore.reset`. Commands that are under way fail."""
@@ -75,6 +79,16 @@ class RedisStore:
         if client is not None:
             with commands.unavailable_on_error():
                 await client.aclose(close_connection_pool=True)
+
+    async def _run(self, command: Callable[[Redis], Awaitable[Any]], read: Callable[[Any], T]) -> T:
+        """Send a command, and read its answer; if that can't be its answer, give up the connections."""
+        with commands.unavailable_on_error():
+            reply = await command(self._client())
+        try:
+            return read(reply)
+        except commands.MixedUpAnswers:
+            await self.reset()
+            raise
 
     def _client(self) -> Redis:
         if self._given is not None:

@@ -6,7 +6,7 @@ all of it works on a cluster.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from hashlib import sha1
 from importlib.resources import files
@@ -41,18 +41,46 @@ def check_prefix(prefix: str) -> str:
     return prefix
 
 
+class MixedUpAnswers(StoreUnavailable):
+    """An answer is of a kind that its command never gets, so it must be another command's (CVE-2023-28858)."""
+
+    def __init__(self) -> None:
+        super().__init__("Redis gave an answer that can't be that of the command sent; the connections were closed")
+
+
 def record(reply: Any) -> bytes | None:
-    """Read what GET or GETEX answered. The clients are checked to answer in bytes."""
-    return None if reply is None else bytes(reply)
+    """Read what GETEX or GETDEL answered."""
+    if reply is not None and not isinstance(reply, bytes):
+        raise MixedUpAnswers
+    return reply
+
+
+def records(count: int) -> Callable[[Any], list[bytes | None]]:
+    """Give what reads the answer of an MGET of so many keys."""
+
+    def read(reply: Any) -> list[bytes | None]:
+        if not isinstance(reply, list) or len(reply) != count:
+            raise MixedUpAnswers
+        return [record(each) for each in reply]
+
+    return read
+
+
+def was_set(reply: Any) -> bool:
+    """Read what SET with NX answered."""
+    if reply is None or reply is False:
+        return False
+    if reply is not True:
+        raise MixedUpAnswers
+    return True
 
 
 def write_result(reply: Any) -> WriteResult:
     """Read what the script for updates answered."""
     if reply == 1:
         return Outcome.DONE
-    if reply is None:
-        return Outcome.GONE
-    return bytes(reply)
+    newer = record(reply)
+    return Outcome.GONE if newer is None else newer
 
 
 @contextmanager

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any, TypeVar
+
 from redis import Redis
 from redis.exceptions import NoScriptError
 
 from coatcheck.stores.protocol import WriteResult
 from coatcheck.stores.redis import clients, commands
+
+T = TypeVar("T")
 
 
 class SyncRedisStore:
@@ -18,35 +23,34 @@ class SyncRedisStore:
         self._client = clients.sync_client(redis) if isinstance(redis, str) else redis
         clients.check_client(self._client)
 
-    def load(self, key: str) -> bytes | None:
+    def load(self, *keys: str) -> list[bytes | None]:
         """See `SyncStore.load`."""
-        with commands.unavailable_on_error():
-            return commands.record(self._client.get(self._prefix + key))
+        names = [self._prefix + key for key in keys]
+        return self._run(lambda client: client.mget(names), commands.records(len(keys)))
 
     def create(self, key: str, record: bytes, ttl_ms: int) -> bool:
         """See `SyncStore.create`."""
-        with commands.unavailable_on_error():
-            return bool(self._client.set(self._prefix + key, record, px=ttl_ms, nx=True))
+        return self._run(lambda client: client.set(self._prefix + key, record, px=ttl_ms, nx=True), commands.was_set)
 
     def update(self, key: str, revision: bytes, record: bytes, ttl_ms: int) -> WriteResult:
         """See `SyncStore.update`."""
         arguments = (1, self._prefix + key, revision, record, ttl_ms)
-        with commands.unavailable_on_error():
+
+        def run_script(client: Redis) -> Any:
             try:
-                reply = self._client.evalsha(commands.UPDATE.sha, *arguments)
+                return client.evalsha(commands.UPDATE.sha, *arguments)
             except NoScriptError:
-                reply = self._client.eval(commands.UPDATE.source, *arguments)
-        return commands.write_result(reply)
+                return client.eval(commands.UPDATE.source, *arguments)
+
+        return self._run(run_script, commands.write_result)
 
     def touch(self, key: str, ttl_ms: int) -> bytes | None:
         """See `SyncStore.touch`."""
-        with commands.unavailable_on_error():
-            return commands.record(self._client.getex(self._prefix + key, px=ttl_ms))
+        return self._run(lambda client: client.getex(self._prefix + key, px=ttl_ms), commands.record)
 
-    def delete(self, key: str) -> bool:
+    def delete(self, key: str) -> bytes | None:
         """See `SyncStore.delete`."""
-        with commands.unavailable_on_error():
-            return bool(self._client.delete(self._prefix + key))
+        return self._run(lambda client: client.getdel(self._prefix + key), commands.record)
 
     def reset(self) -> None:
         """See `SyncStore.reset`. Commands that are under way in other threads fail."""
@@ -56,5 +60,14 @@ class SyncRedisStore:
     def close(self) -> None:
         """See `SyncStore.close`. A client that was given stays open."""
         if not self._is_given:
-            with commands.unavailable_on_error():
-                self._client.connection_pool.disconnect(inuse_connections=True)
+            self.reset()
+
+    def _run(self, command: Callable[[Redis], Any], read: Callable[[Any], T]) -> T:
+        """Send a command, and read its answer; if that can't be its answer, give up the connections."""
+        with commands.unavailable_on_error():
+            reply = command(self._client)
+        try:
+            return read(reply)
+        except commands.MixedUpAnswers:
+            self.reset()
+            raise

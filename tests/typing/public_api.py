@@ -1,0 +1,61 @@
+"""Never run: the type checkers read it, and say whether the public types are what users are promised."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Any, assert_type
+
+from coatcheck import CookieConfig, Flash, Session, Sessions, SyncSession, SyncSessions
+from coatcheck.asgi import SessionMiddleware
+from coatcheck.stores.memory import MemoryStore, SyncMemoryStore
+from coatcheck.stores.protocol import AsyncStore, SyncStore
+from coatcheck.stores.redis import RedisStore, SyncRedisStore
+from coatcheck.stores.sqlite import SQLiteStore, SyncSQLiteStore
+from coatcheck.testing import ManualClock
+
+sessions = Sessions(
+    "redis://localhost:6379/0",
+    secret_keys=["newest", b"older"],
+    idle_timeout=timedelta(hours=2),
+    lifetime=timedelta(days=7),
+    cookie=CookieConfig(name="session", same_site="lax"),
+    clock=ManualClock(),
+)
+sync_sessions = SyncSessions(SyncMemoryStore(), secret_keys=["newest"])
+
+CookieConfig(same_site="Lax")  # type: ignore[arg-type]
+Sessions("memory://")  # type: ignore[call-arg]
+Sessions(SyncMemoryStore(), secret_keys=[])  # type: ignore[arg-type]
+SyncSessions(MemoryStore(), secret_keys=[])  # type: ignore[arg-type]
+
+async_stores: list[AsyncStore] = [MemoryStore(), SQLiteStore("file"), RedisStore("redis://localhost")]
+sync_stores: list[SyncStore] = [SyncMemoryStore(), SyncSQLiteStore("file"), SyncRedisStore("redis://localhost")]
+
+
+async def use(session: Session) -> None:
+    assert_type(session["key"], Any)
+    assert_type(session.handle, str)
+    assert_type(session.token, str)
+    assert_type(session.is_new, bool)
+    assert_type(session.created_at, datetime)
+    assert_type(session.expires_at, datetime)
+    assert_type(session.increment("visits"), int)
+    assert_type(session.increment("price", Decimal("0.10")), Decimal)
+    assert_type(session.flashes(), list[Flash])
+    await session.save()
+    async with sessions.open("token") as other:
+        assert_type(other, Session)
+
+
+def use_sync(session: SyncSession) -> None:
+    session.save()
+    with sync_sessions.open() as other:
+        assert_type(other, SyncSession)
+
+
+async def app(_scope: Any, _receive: Any, _send: Any) -> None: ...
+
+
+SessionMiddleware(app, sessions, load="lazy")
+SessionMiddleware(app, sync_sessions)  # type: ignore[arg-type]
