@@ -1,0 +1,216 @@
+"""HTML out: templates, the headers that keep a page safe, and the pages for errors."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
+from http import HTTPStatus
+from importlib.resources import files
+from reprlib import Repr
+from typing import Any, Final
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from starlette.datastructures import MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.routing import Match, Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from coatcheck.demo import steps
+from coatcheck.demo.listing import listing
+from coatcheck.demo.observed import store_calls
+from coatcheck.demo.preferences import LANGUAGES, THEMES, language_of, theme_of
+from coatcheck.demo.requests import prefers_json, session_of
+from coatcheck.demo.users import USERS
+
+# --- headers ----------------------------------------------------------------------------------------------------------
+
+SECURITY_HEADERS: Final = {
+    # Nothing from elsewhere, no script at all, and no other site's frame around a page.
+    "Content-Security-Policy": (
+        "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; base-uri 'none'; "
+        "frame-ancestors 'none'"
+    ),
+    "X-Frame-Options": "DENY",
+    "X-Content-Type-Options": "nosniff",
+    # Not "no-referrer", with which browsers would send `Origin: null` along with the demo's own forms.
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+
+
+class SecurityHeadersMiddleware:
+    """Adds `SECURITY_HEADERS` to every response, and keeps pages out of caches.
+
+    With `no-store`, the browser's back button shows nothing private after the logout.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run the application for one connection."""
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                headers.update(SECURITY_HEADERS)
+                if "cache-control" not in headers:
+                    headers["Cache-Control"] = "no-store"
+                    headers.add_vary_header("Accept")
+            await send(message)
+
+        await self._app(scope, receive, send_with_headers)
+
+
+# --- static files -----------------------------------------------------------------------------------------------------
+
+_MEDIA_TYPES: Final = {"style.css": "text/css; charset=utf-8", "ticket.svg": "image/svg+xml"}
+_STATIC: Final = {name: files("coatcheck.demo").joinpath("static", name).read_bytes() for name in _MEDIA_TYPES}
+_STATIC_VERSION: Final = sha256(b"".join(_STATIC.values())).hexdigest()[:12]
+
+
+async def static_file(request: Request) -> Response:
+    """Serve a file that every page uses. Its address changes with its content, so it may be kept for ever."""
+    name = request.path_params["name"]
+    if name not in _STATIC:
+        raise HTTPException(404)
+    headers = {"Cache-Control": "public, max-age=31536000, immutable"}
+    return Response(_STATIC[name], media_type=_MEDIA_TYPES[name], headers=headers)
+
+
+# --- pages ------------------------------------------------------------------------------------------------------------
+
+_environment: Final = Environment(
+    loader=PackageLoader("coatcheck.demo"),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+
+
+async def page(
+    request: Request, template: str, status: int = 200, *, headers: dict[str, str] | None = None, **context: Any
+) -> Response:
+    """Render a template for the session at hand.
+
+    What the request has changed is stored before, so that the page can tell what this took.
+    """
+    session = session_of(request)
+    flashes = [] if request.method == "HEAD" else session.flashes()  # of HEAD, nobody sees the page
+    if flashes and not session:
+        session.destroy()  # it was there for the message only
+    user = steps.current_user(session)
+    look = {"theme": theme_of(session), "language": language_of(session)}
+    await session.save()
+    context |= {"user": user, "flashes": flashes, "path": request.scope["path"], "calls": store_calls(), **look}
+    return HTMLResponse(_render(template, **context), status, headers)
+
+
+def _render(template: str, **context: Any) -> str:
+    return _environment.get_template(template).render(context)
+
+
+def show_value(value: Any) -> str:
+    """Show a session's value as Python would, bounded. Times are shown for people; their type is told beside."""
+    if isinstance(value, datetime):
+        return value.isoformat(" ", "seconds")
+    return _shortened.repr(value)
+
+
+_shortened: Final = Repr()
+_shortened.maxstring = _shortened.maxother = 80
+_shortened.maxlist = 4
+
+
+def show_span(span: timedelta) -> str:
+    """Show a length of time, to the precision that a person wants."""
+    seconds = max(0, round(span.total_seconds()))
+    for name, size in (("day", 86_400), ("hour", 3_600), ("minute", 60)):
+        if seconds >= 2 * size:
+            return f"{round(seconds / size)} {name}s"
+    return f"{seconds} second{'' if seconds == 1 else 's'}"
+
+
+def show_ticket_number(handle: str) -> str:
+    """Show the beginning of a handle as the number on a ticket."""
+    return f"{handle[:4]} {handle[4:8]}".upper()
+
+
+_environment.filters |= {"value": show_value, "span": show_span, "ticket_number": show_ticket_number}
+_environment.globals |= {
+    "USERS": USERS.values(),
+    "THEMES": THEMES,
+    "LANGUAGES": LANGUAGES,
+    "listing": listing,
+    "steps": steps,
+    "now": lambda: datetime.now(UTC),
+    "static_version": _STATIC_VERSION,
+}
+
+# --- errors -----------------------------------------------------------------------------------------------------------
+
+_EXPLANATIONS: Final = {
+    400: "What was sent is not a form that can be read.",
+    404: "There is no page at this address.",
+    405: "This address does not take that kind of request.",
+    413: "What was sent is larger than any form here can be.",
+}
+
+
+async def error_page(request: Request, error: Exception) -> Response:
+    """Answer an `HTTPException`, as JSON if that is asked for."""
+    if not isinstance(error, HTTPException):
+        raise error
+    headers = dict(error.headers or {})
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        headers["Allow"] = ", ".join(sorted(_allowed_methods(request)))
+    title = HTTPStatus(error.status_code).phrase
+    explanation = _EXPLANATIONS.get(error.status_code, title)
+    if prefers_json(request):
+        name = title.lower().replace(" ", "_")
+        return JSONResponse({"error": name, "message": explanation}, error.status_code, headers)
+    return await page(
+        request,
+        "error.html",
+        error.status_code,
+        headers=headers,
+        code=error.status_code,
+        title=title,
+        explanation=explanation,
+    )
+
+
+def _allowed_methods(request: Request) -> set[str]:
+    """Give the methods of all routes with this path; Starlette names those of the first one only."""
+    routes = [route for route in request.app.routes if isinstance(route, Route)]
+    matching = [route.methods or set() for route in routes if route.matches(request.scope)[0] is not Match.NONE]
+    return set[str]().union(*matching)
+
+
+async def failure_page(request: Request, _error: Exception) -> Response:
+    """Answer an error in the demo itself.
+
+    The session is not touched, since it may be what failed. This response goes around the middleware, so it brings
+    its headers along.
+    """
+    headers = SECURITY_HEADERS | {"Cache-Control": "no-store"}
+    explanation = "Something went wrong here. Nothing of this request was stored."
+    if prefers_json(request):
+        return JSONResponse({"error": "internal_server_error", "message": explanation}, 500, headers)
+    html = _render(
+        "error.html",
+        user=None,
+        flashes=[],
+        path=request.scope["path"],
+        calls=[],
+        theme="system",
+        language="en",
+        code=500,
+        title="Internal Server Error",
+        explanation=explanation,
+    )
+    return HTMLResponse(html, 500, headers)
