@@ -30,7 +30,7 @@ lint: setup
 
 types: setup
 	$(BIN)/mypy
-	$(BIN)/pyright
+	$(BIN)/pyright --pythonpath $(BIN)/python
 
 unit: setup
 	$(BIN)/python -m pytest
