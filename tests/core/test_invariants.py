@@ -458,7 +458,7 @@ def test_a_record_that_can_not_be_decoded_is_reported_kept_and_the_client_starts
     handle = spied.request(token).handle
     records = spy.inner._table._records
     expires_at, good = records[handle]
-    for bad in (b"", b"garbage", good[:-1], good[:20] + b"\x00" + good[21:], b"\x63" + good[1:], good + b"\x00"):
+    for bad in (b"", b"garbage", good[:-1], good[:20] + bytes([good[20] ^ 1]) + good[21:], b"\x63" + good[1:], good + b"\x00"):
         records[handle] = (expires_at, bad)
         caplog.clear()
         session = spied.request(token)
