@@ -7,11 +7,15 @@ streaming body, a background task or a WebSocket, is stored before the next mess
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, MutableMapping
+from datetime import timedelta
 from functools import partial
 from typing import Any, Final, Literal, TypeAlias
 
+from coatcheck import outage
+from coatcheck.devices import Device
 from coatcheck.errors import ConfigurationError, StoreUnavailable
-from coatcheck.headers import BYTES, UNAVAILABLE_BODY, UNAVAILABLE_HEADERS
+from coatcheck.guard import Guard, Request
+from coatcheck.headers import BYTES
 from coatcheck.sessions import Session, Sessions
 
 Scope: TypeAlias = MutableMapping[str, Any]
@@ -21,10 +25,14 @@ Send: TypeAlias = Callable[[Message], Awaitable[None]]
 ASGIApp: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 Load: TypeAlias = Literal["eager", "lazy"]
 
+_COOKIES: Final = "coatcheck.cookies"
+"""The scope's key for the names of the cookies that are taken."""
+
 _HTTP_START: Final = "http.response.start"
 # Messages whose headers can carry a cookie; the WebSocket ones are for accepted and for denied handshakes.
 _STARTS: Final = frozenset({_HTTP_START, "websocket.accept", "websocket.http.response.start"})
 _SWITCHING_PROTOCOLS: Final = 101
+_POLICY_VIOLATION: Final = 1008
 _TRY_AGAIN_LATER: Final = 1013
 """WebSocket close code (IANA registry, RFC 6455 section 11.7)."""
 
@@ -58,6 +66,7 @@ class SessionMiddleware:
         self._sessions = sessions
         self._name = name
         self._is_eager = load == "eager"
+        self._outages = outage.OutageLog()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the application for one connection."""
@@ -76,25 +85,42 @@ class SessionMiddleware:
         await send(message)
 
     async def _run(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self._name in scope and isinstance(scope[self._name], Session):
-            msg = f"Two session middlewares have the same name {self._name!r}; give one of them another"
-            raise ConfigurationError(msg)
-        session = self._sessions.begin([value for name, value in scope["headers"] if name == b"cookie"])
+        self._check_names(scope)
+        cookies = [value for name, value in scope["headers"] if name == b"cookie"]
+        session = self._sessions.begin(cookies, partial(_device, scope))
         exchange = _Exchange(self._sessions, session, receive, send)
         try:
             if self._is_eager:
                 await session.load()
+            else:
+                session.wait_for_load()
             scope[self._name] = session
             await self._app(scope, exchange.receive if scope["type"] == "websocket" else receive, exchange.send)
-        except StoreUnavailable:
+        except StoreUnavailable as error:
+            await exchange.failed()
             if exchange.has_started:
                 raise
-            await _refuse(scope, send)
+            self._outages.report(error)
+            await _refuse(scope, send, self._sessions.lifecycle.cookie(session._work))
         except BaseException:
             await exchange.failed()
             raise
         else:
-            await exchange.finished(scope)
+            outage_met = await exchange.finished(scope)
+            if outage_met is not None:
+                self._outages.report(outage_met)
+
+    def _check_names(self, scope: Scope) -> None:
+        """Refuse two middlewares that would write to the same place, here or in the browser."""
+        if isinstance(scope.get(self._name), Session):
+            msg = f"Two session middlewares have the same name {self._name!r}; give one of them another"
+            raise ConfigurationError(msg)
+        cookie = self._sessions.config.cookie.full_name
+        cookies = scope.get(_COOKIES, ())
+        if cookie in cookies:
+            msg = f"Two session middlewares use the same cookie {cookie!r}; give one of them CookieConfig(name=...)"
+            raise ConfigurationError(msg)
+        scope[_COOKIES] = (*cookies, cookie)
 
 
 class _Exchange:
@@ -144,27 +170,87 @@ class _Exchange:
 
     async def failed(self) -> None:
         """The application raised: nothing is stored, unless it is a WebSocket whose client has just gone."""
-        if self.is_disconnected:
-            await self._session.save()
-        else:
-            await self._sessions.abandon(self._session)
+        try:
+            if self.is_disconnected:
+                await self._session.save()
+            else:
+                await self._sessions.abandon(self._session)
+        except StoreUnavailable as error:  # must not take the place of what the application raised
+            outage.log_loss(error)
 
-    async def finished(self, scope: Scope) -> None:
-        """The application returned: store what it did last."""
+    async def finished(self, scope: Scope) -> StoreUnavailable | None:
+        """The application returned: store what it did last. Gives the error for which it was answered by 503."""
         if self.has_started:
             await self._session.save()
         elif self._store_error is not None:
-            await _refuse(scope, self._send)
+            await self.failed()
+            await _refuse(scope, self._send, self._sessions.lifecycle.cookie(self._session._work))
         else:  # no response, or a handshake that was refused without one: no cookie can be set
             await self._sessions.abandon(self._session)
+        return None if self.has_started else self._store_error
 
 
-async def _refuse(scope: Scope, send: Send) -> None:
-    """Answer that the store can't be reached."""
+def require_login(
+    app: ASGIApp, *, login_path: str = "/login", within: timedelta | None = None, name: str = "session"
+) -> ASGIApp:
+    """Let only those who are logged in reach an application. Goes inside `SessionMiddleware`.
+
+    A browser is sent to the login, with the path that it asked for as `next` (see `coatcheck.guard.safe_next`); a
+    program that asks for JSON, and a script's fetch, get 401 with a JSON body; a WebSocket is refused.
+
+    Args:
+        app: the application.
+        login_path: the path of the login page.
+        within: how long ago the login may be, for pages that matter; None for any time.
+        name: the key of the scope, see `SessionMiddleware`.
+
+    Raises:
+        ConfigurationError: `login_path` is not a path of this site.
+    """
+    guard = Guard(login_path=login_path, within=within)
+
+    async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] not in ("http", "websocket"):
+            await app(scope, receive, send)
+            return
+        session: Session = scope[name]
+        await session.load()
+        refusal = guard.refusal(session, _request(scope))
+        if refusal is None:
+            await app(scope, receive, send)
+        elif scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": _POLICY_VIOLATION, "reason": "Log in first"})
+        else:
+            headers = [(key.encode("ascii"), value.encode("ascii")) for key, value in refusal.headers]
+            await send({"type": _HTTP_START, "status": refusal.status, "headers": headers})
+            await send({"type": "http.response.body", "body": refusal.body})
+
+    return guarded
+
+
+def _request(scope: Scope) -> Request:
+    target: str = scope.get("raw_path", scope["path"].encode()).decode("latin-1")
+    if scope.get("query_string"):
+        target += "?" + scope["query_string"].decode("latin-1")
+    return Request(scope.get("method", "GET"), target, _header(scope, b"accept"), _header(scope, b"sec-fetch-mode"))
+
+
+def _header(scope: Scope, wanted: bytes) -> str:
+    return ", ".join(value.decode("latin-1") for name, value in scope["headers"] if name == wanted)
+
+
+def _device(scope: Scope) -> Device:
+    client = scope.get("client")
+    return Device(_header(scope, b"user-agent"), client[0] if client else None)
+
+
+async def _refuse(scope: Scope, send: Send, set_cookie: str | None) -> None:
+    """Answer that the store can't be reached. What was stored before that may need a cookie all the same."""
     if scope["type"] == "websocket" and "websocket.http.response" not in scope.get("extensions", {}):
         await send({"type": "websocket.close", "code": _TRY_AGAIN_LATER, "reason": "Try again later"})
         return
     prefix = "http" if scope["type"] == "http" else "websocket.http"
-    headers = [(name.encode("ascii"), value.encode("ascii")) for name, value in UNAVAILABLE_HEADERS]
+    headers = [(name.encode("ascii"), value.encode("ascii")) for name, value in outage.HEADERS]
+    BYTES.add(headers, accessed=False, set_cookie=set_cookie)
     await send({"type": f"{prefix}.response.start", "status": 503, "headers": headers})
-    await send({"type": f"{prefix}.response.body", "body": UNAVAILABLE_BODY})
+    await send({"type": f"{prefix}.response.body", "body": outage.BODY})

@@ -9,13 +9,19 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Final, Literal, get_args
 
+from coatcheck.devices import ClientAddress
 from coatcheck.errors import ConfigurationError
+from coatcheck.values import is_text
 
+WhenFull = Literal["end_oldest", "refuse"]
 SameSite = Literal["lax", "strict", "none"]
 CookiePrefix = Literal["__Host-", "__Secure-", "__Host-Http-", "__Http-", ""]
 
 MAX_COOKIE_AGE: Final = timedelta(days=400)
 """Browsers keep no cookie for longer (RFC 6265bis, section 5.5)."""
+
+_LONGEST: Final = timedelta(days=36_500)
+_MAX_GRACE: Final = timedelta(minutes=1)
 
 MIN_SECRET_KEY_BYTES: Final = 32
 """The output size of HMAC-SHA256's hash, below which a key weakens it (RFC 2104, section 3)."""
@@ -128,6 +134,14 @@ class SessionConfig:
             means a more exact idle timeout, and more writes and cookies.
         max_record_bytes: the most that one session may hold, encoded.
         max_keys: the most keys that one session may have.
+        max_sessions_per_user: how many sessions a user may have at once; None for any number.
+        when_full: what a login beyond that does: "end_oldest" ends the user's oldest session, "refuse" raises
+            `TooManySessions` at the commit (call `session.save()` after `login()` to catch it).
+        renew_every: give sessions that are used a new ID this often (OWASP: renewal timeout); None for only at logins.
+        renewal_grace: how long after such a renewal requests with the old ID still reach the session.
+        end_on_reuse: end a session whose old ID is used after the grace, which is a sign that it was stolen.
+        user_agent: keep the browser's User-Agent with a login, for lists of devices.
+        client_address: keep the client's address with a login: "truncated" to its network, "whole", or "none".
         clock: gives the time in seconds since the epoch. For tests.
 
     Raises:
@@ -141,6 +155,13 @@ class SessionConfig:
     refresh_after: float = 0.1
     max_record_bytes: int = 1_048_576
     max_keys: int = 1_000
+    max_sessions_per_user: int | None = None
+    when_full: WhenFull = "end_oldest"
+    renew_every: timedelta | None = None
+    renewal_grace: timedelta = timedelta(seconds=10)
+    end_on_reuse: bool = False
+    user_agent: bool = True
+    client_address: ClientAddress = "truncated"
     clock: Callable[[], float] = time.time
 
     def __post_init__(self) -> None:
@@ -149,23 +170,38 @@ class SessionConfig:
             msg = f"cookie: expected a CookieConfig, got a {type(self.cookie).__name__}"
             raise ConfigurationError(msg)
         self._check_timeouts()
-        if not 0 <= self.refresh_after < 1:
+        fraction: object = self.refresh_after
+        if not isinstance(fraction, int | float) or not 0 <= fraction < 1:
             msg = f"refresh_after: expected a fraction (0 or more, below 1), got {self.refresh_after!r}"
             raise ConfigurationError(msg)
-        for name in ("max_record_bytes", "max_keys"):
+        self._check_choices()
+        for name in ("max_record_bytes", "max_keys", "max_sessions_per_user"):
             value = getattr(self, name)
+            if name == "max_sessions_per_user" and value is None:
+                continue
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 msg = f"{name}: expected a positive whole number, got {value!r}"
                 raise ConfigurationError(msg)
 
+    def _check_choices(self) -> None:
+        for name, choices in (("when_full", get_args(WhenFull)), ("client_address", get_args(ClientAddress))):
+            if getattr(self, name) not in choices:
+                msg = f"{name}: expected one of {', '.join(map(repr, choices))}, got {getattr(self, name)!r}"
+                raise ConfigurationError(msg)
+        grace: object = self.renewal_grace
+        if not isinstance(grace, timedelta) or not timedelta(0) <= grace <= _MAX_GRACE:
+            msg = f"renewal_grace: expected a timedelta of 0 to {_MAX_GRACE}, got {grace!r}"
+            raise ConfigurationError(msg)
+
     def _check_timeouts(self) -> None:
-        for name in ("idle_timeout", "lifetime"):
+        names = ["idle_timeout", "lifetime"] + ([] if self.renew_every is None else ["renew_every"])
+        for name in names:
             value = getattr(self, name)
             if not isinstance(value, timedelta):
                 msg = f"{name}: expected a timedelta such as timedelta(hours=2), got {value!r}"
                 raise ConfigurationError(msg)
-            if value < timedelta(seconds=1):
-                msg = f"{name}: expected one second or more, got {value}"
+            if not timedelta(seconds=1) <= value <= _LONGEST:
+                msg = f"{name}: expected one second to {_LONGEST.days} days, got {value}"
                 raise ConfigurationError(msg)
         if self.idle_timeout > self.lifetime:
             msg = f"idle_timeout ({self.idle_timeout}) is longer than lifetime ({self.lifetime}) and would never matter"
@@ -190,7 +226,10 @@ def _checked_secret_keys(secret_keys: Sequence[str | bytes]) -> tuple[str | byte
         if not isinstance(key, str | bytes):
             msg = f"secret_keys[{position}]: expected str or bytes, got {type(key).__name__}"
             raise ConfigurationError(msg)
-        size = len(key.encode("utf-8", "surrogatepass") if isinstance(key, str) else key)
+        if isinstance(key, str) and not is_text(key):
+            msg = f"secret_keys[{position}]: it is not valid Unicode; {advice}"
+            raise ConfigurationError(msg)
+        size = len(key.encode() if isinstance(key, str) else key)
         if size < MIN_SECRET_KEY_BYTES:
             msg = f"secret_keys[{position}]: {size} bytes are too few, {MIN_SECRET_KEY_BYTES} are needed; {advice}"
             raise ConfigurationError(msg)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from typing import Any, TypeVar
 
-from coatcheck.lifecycle import Steps
+from coatcheck.keeper import Steps
+from coatcheck.operations import Pause
 from coatcheck.stores.protocol import AsyncStore, SyncStore
 
 T = TypeVar("T")
@@ -18,7 +21,11 @@ async def drive(steps: Steps[T], store: AsyncStore) -> T:
             operation = steps.send(result)
         except StopIteration as stop:
             return stop.value  # type: ignore[no-any-return]
-        result = await operation.perform(store)
+        if isinstance(operation, Pause):
+            await asyncio.sleep(operation.seconds)
+            result = None
+        else:
+            result = await operation.perform(store)
 
 
 def drive_sync(steps: Steps[T], store: SyncStore) -> T:
@@ -29,4 +36,6 @@ def drive_sync(steps: Steps[T], store: SyncStore) -> T:
             operation = steps.send(result)
         except StopIteration as stop:
             return stop.value  # type: ignore[no-any-return]
+        if isinstance(operation, Pause):
+            time.sleep(operation.seconds)
         result = operation.perform(store)

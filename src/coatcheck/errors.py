@@ -41,6 +41,13 @@ class SessionNotFound(SessionError, LookupError):
     """A token does not lead to a live session: it is forged, stale or the session has ended."""
 
 
+class SessionClosed(SessionError, RuntimeError):
+    """A session was changed after the block of `open()`, when nothing would store the change any more."""
+
+    def __init__(self) -> None:
+        super().__init__("The block of open() is over, so this change would never be stored; make it inside the block")
+
+
 class ResponseStarted(SessionError, RuntimeError):
     """A change needs a cookie, and the headers of the response have already left."""
 
@@ -59,6 +66,28 @@ class RecordTooLarge(SessionError, ValueError):
 
 class TooManyConflicts(SessionError, RuntimeError):
     """Other requests changed the same session again and again while this one tried to commit."""
+
+
+class LoginRequired(SessionError, PermissionError):
+    """Nobody is logged in."""
+
+    code = "login_required"
+
+    def __init__(self, message: str = "Log in first") -> None:
+        super().__init__(message)
+
+
+class RecentLoginRequired(LoginRequired):
+    """The login is too long ago for what was asked for."""
+
+    code = "recent_login_required"
+
+    def __init__(self) -> None:
+        super().__init__("Log in again: it has been too long since the last time")
+
+
+class TooManySessions(SessionError, RuntimeError):
+    """A user has as many sessions as `max_sessions_per_user` allows, and `when_full` is "refuse"."""
 
 
 class UndecodableValue(SessionError, ValueError):

@@ -18,6 +18,7 @@ class ResponseHeaders(Generic[Text]):
         self._any: Text = text("*")
         self._comma: Text = text(",")
         self._cache_control: Text = text("cache-control")
+        self._surrogate_control: Text = text("surrogate-control")
         self._set_cookie: Text = text("set-cookie")
         self._no_store: tuple[Text, Text] = (self._cache_control, text("no-store"))
         self._vary_cookie: tuple[Text, Text] = (self._vary, text("Cookie"))
@@ -32,7 +33,7 @@ class ResponseHeaders(Generic[Text]):
                 gets `Cache-Control: no-store` in place of what it had.
         """
         if set_cookie is not None:
-            headers[:] = [header for header in headers if header[0].lower() != self._cache_control]
+            headers[:] = [header for header in headers if not self._is_for_caches(header[0].lower())]
             headers.append(self._no_store)
             headers.append((self._set_cookie, self._text(set_cookie)))
         elif not accessed:
@@ -44,6 +45,10 @@ class ResponseHeaders(Generic[Text]):
                     return
         headers.append(self._vary_cookie)
 
+    def _is_for_caches(self, name: Text) -> bool:
+        """Also the fields for one kind of cache, which it would put before Cache-Control (RFC 9213)."""
+        return name.endswith(self._cache_control) or name == self._surrogate_control
+
 
 def _ascii(text: str) -> bytes:
     return text.encode("ascii")
@@ -51,12 +56,3 @@ def _ascii(text: str) -> bytes:
 
 BYTES: Final[ResponseHeaders[bytes]] = ResponseHeaders(_ascii)
 TEXT: Final[ResponseHeaders[str]] = ResponseHeaders(str)
-
-UNAVAILABLE_BODY: Final = b"The service is temporarily unavailable. Please try again in a moment.\n"
-UNAVAILABLE_HEADERS: Final = (
-    ("content-type", "text/plain; charset=utf-8"),
-    ("content-length", str(len(UNAVAILABLE_BODY))),
-    ("cache-control", "no-store"),
-    ("retry-after", "5"),
-)
-"""The answer while the store can't be reached: 503, never a silent logout (RFC 9110, section 15.6.4)."""

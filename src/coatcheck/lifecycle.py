@@ -1,7 +1,8 @@
 """The rules of a session's life, free of I/O: when to read, what to write, what a conflict means, which cookie to send.
 
 Where a rule needs the store, it is a generator that yields one store operation after the other and is sent each one's
-result. `coatcheck.drivers` runs such generators, with or without `await`; a test can run them by hand.
+result. `coatcheck.drivers` runs such generators, with or without `await`; a test can run them by hand. What the rules
+have in common with those of `users` is in `keeper`.
 
     begin   which session does this request claim?   no I/O
     load    what does the store hold of it?          one read
@@ -11,32 +12,31 @@ result. `coatcheck.drivers` runs such generators, with or without `await`; a tes
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Generator, Sequence
-from typing import Final, TypeAlias, TypeVar, cast
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any, Final, cast
+
+from msgspec.structs import replace
 
 from coatcheck import record as records
+from coatcheck import values
 from coatcheck.config import SessionConfig
 from coatcheck.cookie import CookieWriter
-from coatcheck.errors import ForeignRecord, RecordTooLarge, StoreUnavailable, TooManyConflicts, UndecodableRecord
-from coatcheck.operations import Create, Delete, Load, Operation, Reset, Touch, Update
-from coatcheck.record import Moved, Record, Values
-from coatcheck.stores.protocol import Outcome
-from coatcheck.token import TokenSigner
+from coatcheck.devices import ClientAddress, Device, remembered
+from coatcheck.errors import ForeignRecord, UndecodableRecord
+from coatcheck.events import Event
+from coatcheck.keeper import MAX_CONFLICTS, MOVED_MS, Found, Keeper, Steps, fetch, report, too_many_conflicts
+from coatcheck.operations import Delete, Load, Pause, Touch
+from coatcheck.record import AnyRecord, Login, Moved, Record, Values
+from coatcheck.session_info import SessionInfo, moment
+from coatcheck.token import TokenSigner, VerifiedToken
+from coatcheck.users import Users, Watched, check_user_id, epoch_key, is_of_epoch, user_tag
 from coatcheck.working_copy import Patch, Standing, WorkingCopy, apply
 
-T = TypeVar("T")
-# object: each operation has a result of its own type, which a generator's type can't say.
-Steps: TypeAlias = Generator[Operation, object, T]
-"""A rule at work: yields operations, is sent their results, returns a T."""
-
-logger: Final = logging.getLogger("coatcheck")
-
-MAX_CONFLICTS: Final = 256
-"""How often a commit is tried again because another request was faster. Each time, one of the others has won."""
-
-MOVED_MS: Final = 60_000
-"""How long it is remembered that a session was renewed: longer than requests take that were under way then."""
+_SKEW_MS: Final = 60_000
+_MAX_ATTEMPTS: Final = 3
+_MAX_PASSES: Final = 10
+_PAGE: Final = 100
 
 _MAX_COOKIES: Final = 8
 """Cookies of our name in one request beyond which none is looked at."""
@@ -46,27 +46,31 @@ class Lifecycle:
     """The rules, for one configuration."""
 
     __slots__ = (
-        "_clock",
+        "_client_address",
         "_cookies",
-        "_idle_ms",
-        "_lifetime_ms",
-        "_max_keys",
-        "_max_record_bytes",
+        "_end_on_reuse",
+        "_grace_ms",
+        "_keeps_user_agent",
         "_persistent",
         "_refresh_ms",
+        "_renew_every_ms",
         "_signer",
+        "keeper",
+        "users",
     )
 
     def __init__(self, config: SessionConfig) -> None:
-        self._clock: Callable[[], float] = config.clock
+        self.keeper = Keeper(config)
+        self.users = Users(self.keeper, config.max_sessions_per_user, config.when_full)
         self._signer = TokenSigner(config.key_material, config.cookie.full_name)
         self._cookies = CookieWriter(config.cookie)
         self._persistent = config.cookie.persistent
-        self._idle_ms = round(config.idle_timeout.total_seconds() * 1000)
-        self._lifetime_ms = round(config.lifetime.total_seconds() * 1000)
-        self._refresh_ms = int(self._idle_ms * config.refresh_after)
-        self._max_record_bytes = config.max_record_bytes
-        self._max_keys = config.max_keys
+        self._refresh_ms = int(self.keeper.idle_ms * config.refresh_after)
+        self._renew_every_ms = None if config.renew_every is None else round(config.renew_every.total_seconds() * 1000)
+        self._grace_ms = round(config.renewal_grace.total_seconds() * 1000)
+        self._end_on_reuse = config.end_on_reuse
+        self._keeps_user_agent = config.user_agent
+        self._client_address: ClientAddress = config.client_address
 
     # --- begin ------------------------------------------------------------------------------------------------
 
@@ -76,25 +80,31 @@ class Lifecycle:
         Two cookies of one name are ambiguous: browsers send those of sibling domains along, in an order that an
         attacker can influence. A token counts only if it is the only genuine one, never by its place.
         """
-        now_ms = self._now_ms()
+        now_ms = self.keeper.now_ms()
         work = WorkingCopy(now_ms)
         if not tokens:
             return work
-        work.cookie_is_stale = True
-        if len(tokens) > _MAX_COOKIES:
-            return work
-        genuine = [token for token in map(self._signer.verify, tokens) if token is not None]
-        if len(genuine) != 1:
-            return work
-        session_id, issued_at_s, by_older_key = genuine[0]
-        if now_ms - issued_at_s * 1000 >= self._lifetime_ms:
-            return work
-        work.cookie_is_stale = False
+        genuine = self._only_genuine(tokens)
+        if genuine is None:
+            return _refused(work, "forged")
+        session_id, issued_at_s, tag, by_older_key = genuine
+        if now_ms - issued_at_s * 1000 >= self.keeper.lifetime_ms:
+            return _refused(work, "stale")
         work.session_id = session_id
         work.issued_at_ms = issued_at_s * 1000
+        work.user_tag = tag
         work.by_older_key = by_older_key
         work.standing = Standing.UNLOADED
         return work
+
+    def _only_genuine(self, tokens: Sequence[bytes]) -> VerifiedToken | None:
+        """Give the token that is genuine, if exactly one is."""
+        if len(tokens) == 1:
+            return self._signer.verify(tokens[0])
+        if len(tokens) > _MAX_COOKIES:
+            return None
+        genuine = [token for token in map(self._signer.verify, tokens) if token is not None]
+        return genuine[0] if len(genuine) == 1 else None
 
     # --- load -------------------------------------------------------------------------------------------------
 
@@ -102,48 +112,72 @@ class Lifecycle:
         """Find what the store holds. A session that is not there, or can't be used, makes the client start anew."""
         if work.standing is not Standing.UNLOADED:
             return
-        store_key = work.identity.store_key
-        revision, record = yield from self._find(store_key)
-        if isinstance(record, Record):
-            work.found(revision, record)
-        elif record is not None:
-            work.let_go(Standing.SUPERSEDED)
-        else:
-            work.let_go(Standing.NEW)
-            work.cookie_is_stale = True
-
-    def _find(self, store_key: str) -> Steps[tuple[bytes, Record | Moved | None]]:
+        if work.session_id is None:  # a client without a session, see BaseSession.wait_for_load
+            work.standing = Standing.NEW
+            return
+        epoch_keys = (epoch_key(work.user_tag),) if work.user_tag else ()
+        # What `keeper.find` does, spelled out: this is on the path of every request that has a session.
+        store_key = work.store_key
+        data, *epochs = cast("list[bytes | None]", (yield Load((store_key, *epoch_keys))))
+        if work.standing is not Standing.UNLOADED:
+            return  # it was destroyed, or loaded by another task, while the store was at work
         try:
-            return self._current(store_key, (yield from _fetch(store_key)))
-        except UndecodableRecord as error:
-            self._report(store_key, error)
-            return b"", None
-        except ForeignRecord as error:
-            self._report(store_key, error)
-        # Either the connection mixes up replies, and then it must not be used again, or somebody moved the record.
-        # A second read, on a new connection, tells which it is.
-        yield Reset()
-        try:
-            return self._current(store_key, (yield from _fetch(store_key)))
+            found = self.keeper.current(store_key, data)
         except (UndecodableRecord, ForeignRecord) as error:
-            self._report(store_key, error)
-            return b"", None
-
-    def _current(self, store_key: str, data: object) -> tuple[bytes, Record | Moved | None]:
-        """Decode what a store gave, and see through what is past its time though the store may not know it."""
-        if not isinstance(data, bytes):
-            return b"", None
-        revision, record = records.decode(store_key, data)
-        if isinstance(record, Record):
-            is_over = self._time_left_ms(record.created_at_ms) <= 0  # the setting may be shorter than it was
+            found, epochs = yield from self.keeper.find_again(store_key, *epoch_keys, because_of=error)
+        epoch = self.users.epoch_in(work.user_tag, epochs[0]) if epochs else 0
+        if isinstance(found[1], Moved):
+            yield from self._load_moved(work, found[1], epoch)
         else:
-            is_over = record.until_ms <= self._now_ms()
-        return revision, None if is_over else record
+            self._take(work, found, epoch)
 
-    def _report(self, store_key: str, error: Exception) -> None:
-        logger.error(
-            "The record of session %s can't be used and is left as it is; the client starts anew: %s", store_key, error
-        )
+    def _take(self, work: WorkingCopy, found: Found, epoch: int) -> None:
+        """Work on what was found, if it is this client's and alive."""
+        revision, record = found
+        if work.standing is not Standing.UNLOADED:
+            return  # another task of the request has loaded it meanwhile
+        if isinstance(record, Record) and _is_theirs(record.login, work, epoch):
+            work.found(revision, record)
+        else:
+            _refused(work, "ended")
+            work.let_go(Standing.NEW)
+
+    def _load_moved(self, work: WorkingCopy, moved: Moved, epoch: int) -> Steps[None]:
+        """A session that was renewed: go after it in the grace after a renewal by the clock, and only then."""
+        now_ms = self.keeper.now_ms()
+        if now_ms < moved.grace_until_ms:
+            work.moved_to = moved.successor
+            found, _ = yield from self.keeper.find(moved.successor)
+            self._take(work, found, epoch)
+            return
+        if moved.grace_until_ms:
+            work.note(Event("reused", moved.successor))
+            if self._end_on_reuse:
+                yield from self.keeper.end(moved.successor)
+                work.note(Event("revoked", moved.successor, reason="an old ID was used"))
+        if now_ms < moved.until_ms:
+            self._superseded(work, moved)
+        else:
+            _refused(work, "renewed")
+            work.let_go(Standing.NEW)
+
+    def refresh(self, work: WorkingCopy) -> Steps[None] | None:
+        """Give the steps that take in what others have stored meanwhile."""
+        if work.standing is Standing.UNLOADED:
+            return self.load(work)
+        if work.standing is not Standing.STORED or work.predecessor is not None:
+            return None
+        return self._refresh(work)
+
+    def _refresh(self, work: WorkingCopy) -> Steps[None]:
+        tag = b"" if work.login is None else user_tag(work.login.user_id)
+        found, epochs = yield from self.keeper.find(work.store_key, *((epoch_key(tag),) if tag else ()))
+        revision, record = found
+        epoch = self.users.epoch_in(tag, epochs[0]) if epochs else 0
+        if isinstance(record, Record) and is_of_epoch(record, epoch):
+            work.refreshed(revision, record)
+        else:
+            yield from self._follow(work, None if isinstance(record, Record) else record, work.empty_patch())
 
     # --- commit -----------------------------------------------------------------------------------------------
 
@@ -153,39 +187,35 @@ class Lifecycle:
         Afterwards the working copy holds what the store holds. A session that ended meanwhile is not brought back:
         what was changed in it is dropped, and `work.standing` says so.
 
-        Raises UnsupportedValue here; RecordTooLarge or TooManyConflicts from the steps. What was stored before is
-        then untouched.
+        Raises UnsupportedValue here; RecordTooLarge, TooManySessions or TooManyConflicts from the steps. What was
+        stored before is then untouched.
         """
         if work.destroyed:
             return self._end_and_commit(work)
         if work.standing is Standing.NEW:
             patch = work.patch()
-            return self._create(work, patch) if patch else None
+            return self._create(work, patch or work.empty_patch()) if patch or work.login_is_new else None
         if work.standing is not Standing.STORED:
             return None
         patch = work.patch()
+        if work.predecessor is None and self._renewal_is_due(work):
+            work.renew(by_clock=True)
         if work.predecessor is not None:
-            return self._renew(work, work.predecessor.store_key, patch)
+            return self._renew(work, work.predecessor_key, patch or work.empty_patch())
         if patch or work.remember is not work.stored.remember:
-            return self._update(work, patch)
-        return self._touch(work) if self._refresh_is_due(work) else None
+            return self._update(work, patch or work.empty_patch())
+        return self._extend(work) if self._refresh_is_due(work) else None
 
     def end_destroyed(self, work: WorkingCopy) -> Steps[None]:
         """End the sessions that the application destroyed. Done even when the rest of the request has failed."""
         while work.destroyed:
-            yield from self._end(work.destroyed[-1])
-            work.destroyed.pop()
-
-    def _end(self, store_key: str) -> Steps[None]:
-        """Delete a session; if it was renewed meanwhile, where it is now."""
-        key: str | None = store_key
-        while key is not None:
-            deleted = yield Delete(key)
-            try:
-                _, record = self._current(key, deleted)
-            except (UndecodableRecord, ForeignRecord):
-                return  # whatever it was, it is gone
-            key = record.successor if isinstance(record, Moved) else None
+            store_key = work.destroyed[0]
+            ended = yield from self.keeper.end(store_key)
+            user_id = ended.login.user_id if ended is not None and ended.login is not None else None
+            if user_id is not None:
+                yield from self.users.leave(user_id, [store_key])
+            work.destroyed = work.destroyed[1:]
+            work.note(Event("logout", store_key, user_id))
 
     def _end_and_commit(self, work: WorkingCopy) -> Steps[None]:
         yield from self.end_destroyed(work)
@@ -194,33 +224,77 @@ class Lifecycle:
             yield from rest
 
     def _create(self, work: WorkingCopy, patch: Patch) -> Steps[None]:
-        record = Record(work.opened_at_ms, self._now_ms(), work.remember, apply(patch, {}))
-        revision = yield from self._put(work.identity.store_key, record)
-        work.committed(revision, record, record.values)
+        store_key = work.identity.store_key
+        login = yield from self._enter(work, store_key, work.opened_at_ms, None, None)
+        now_ms = self.keeper.now_ms()
+        record = Record(work.opened_at_ms, now_ms, now_ms, work.remember, login, apply(patch, {}))
+        revision = records.new_revision()
+        work.attempt(revision, patch)
+        found = yield from self.keeper.put(store_key, revision, record)
+        if found[1] is record:
+            work.note(Event("created", store_key))
+            self._committed(work, revision, record, record.values, patch)
+            self._issue(work)
+        elif not (yield from self._was_ours(work, found)):
+            self._lose(work, None)  # somebody ended it before it was stored
+
+    def _was_ours(self, work: WorkingCopy, found: Found) -> Steps[bool]:
+        """See whether what was found is a write of this request whose fate was not known; go on from there."""
+        revision, record = found
+        patch = dict(work.attempts).get(revision)
+        if patch is None or not isinstance(record, Record):
+            return False
+        work.committed(revision, record, record.values, patch)
         self._issue(work)
+        rest = self.commit(work)
+        if rest is not None:
+            yield from rest
+        return True
+
+    def _enter(
+        self, work: WorkingCopy, store_key: str, created_at_ms: int, old_key: str | None, login: Login | None
+    ) -> Steps[Login | None]:
+        """Put a session that gets a new key into its user's index. Gives the login to store with it."""
+        if work.login_is_new:
+            login = work.login
+        if login is None:
+            return None
+        ends_at_ms = created_at_ms + self.keeper.lifetime_ms
+        epoch, ended = yield from self.users.enter(
+            login.user_id, store_key, ends_at_ms, replacing=old_key, is_login=work.login_is_new
+        )
+        for ended_key in ended:
+            work.note(Event("revoked", ended_key, login.user_id, reason="too many sessions"))
+        return replace(login, epoch=epoch) if work.login_is_new else login
 
     def _update(self, work: WorkingCopy, patch: Patch) -> Steps[None]:
         """Write the patch on the record that we know; if there is a newer one, on that, until it succeeds."""
-        store_key, base_revision, base = work.identity.store_key, work.revision, work.stored
+        base_revision, base = work.revision, work.stored
         remember_changed = work.remember is not base.remember
-        expected = values = apply(patch, base.values)
-        for _ in range(MAX_CONFLICTS):
+        expected = merged = apply(patch, base.values)
+        for conflicts in range(MAX_CONFLICTS):
             remember = work.remember if remember_changed else base.remember
-            record = Record(base.created_at_ms, self._now_ms(), remember, values)
-            found_revision, found = yield from self._replace(
-                store_key, base_revision, record, self._ttl_ms(base.created_at_ms)
+            record = replace(base, updated_at_ms=self.keeper.now_ms(), remember=remember, values=merged)
+            revision, ttl_ms = records.new_revision(), self.keeper.ttl_ms(base.created_at_ms)
+            work.attempt(revision, patch)
+            found_revision, found = yield from self.keeper.replace(
+                work.store_key, base_revision, record, ttl_ms, revision
             )
             if found is record:
-                work.committed(found_revision, record, expected)
+                self._committed(work, found_revision, record, expected, patch)
                 if remember_changed or self._refresh_is_due(work):
                     self._issue(work)
                 return
+            work.failed_attempt(revision)
             if not isinstance(found, Record):
-                self._lose(work, found)
+                yield from self._follow(work, found, patch)
+                return
+            if (yield from self._was_ours(work, (found_revision, found))):
                 return
             base_revision, base = found_revision, found
-            values = apply(patch, base.values)
-        raise _too_many_conflicts(store_key)
+            merged = apply(patch, base.values)
+            yield Pause(conflicts)
+        raise too_many_conflicts(work.store_key)
 
     def _renew(self, work: WorkingCopy, old_key: str, patch: Patch) -> Steps[None]:
         """Store the session under its new ID, then put a `Moved` in the place of the old record.
@@ -229,120 +303,236 @@ class Lifecycle:
         The second step is the one that counts: if the old session ended or was renewed meanwhile, the new one goes.
         """
         new_key, base_revision, base = work.identity.store_key, work.revision, work.stored
-        expected = values = apply(patch, base.values)
+        created_at_ms = self.keeper.now_ms() if work.login_is_new else base.created_at_ms
+        entered = yield from self._enter(work, new_key, created_at_ms, old_key, base.login)
+        expected = merged = apply(patch, base.values)
         revision = b""
-        for _ in range(MAX_CONFLICTS):
-            record = Record(base.created_at_ms, self._now_ms(), work.remember, values)
-            revision = yield from self._put(new_key, record, revision)
-            moved = Moved(new_key, self._now_ms() + MOVED_MS)
-            found_revision, found = yield from self._replace(old_key, base_revision, moved, MOVED_MS)
-            if found is moved:
-                work.committed(revision, record, expected)
-                work.predecessor = None
+        for conflicts in range(MAX_CONFLICTS):
+            now_ms = self.keeper.now_ms()
+            login = entered if work.login_is_new else base.login
+            record = Record(created_at_ms, now_ms, now_ms, work.remember, login, merged)
+            revision = yield from self._put_renewed(work, new_key, record, revision, patch)
+            if not revision:
+                yield from self.keeper.end(old_key)
+                self._lose(work, None)
+                return
+            moved, moved_ttl_ms = self._moved(work, new_key)
+            found_revision, found = yield from self.keeper.replace(old_key, base_revision, moved, moved_ttl_ms)
+            if isinstance(found, Moved) and found.successor == new_key:
+                self._committed(work, revision, record, expected, patch)
                 self._issue(work)
                 return
             if not isinstance(found, Record):
                 yield Delete(new_key)
-                self._lose(work, found)
+                work.take_back_renewal()
+                yield from self._follow(work, found, patch)
                 return
             base_revision, base = found_revision, found
-            values = apply(patch, base.values)
+            merged = apply(patch, base.values)
+            yield Pause(conflicts)
         yield Delete(new_key)
-        raise _too_many_conflicts(old_key)
+        raise too_many_conflicts(old_key)
 
-    def _touch(self, work: WorkingCopy) -> Steps[None]:
+    def _put_renewed(
+        self, work: WorkingCopy, new_key: str, record: Record, replacing: bytes, patch: Patch
+    ) -> Steps[bytes]:
+        """Store the record under the new key; give its revision, or b"" if somebody ended it before."""
+        for _ in range(_MAX_ATTEMPTS):
+            revision = records.new_revision()
+            work.attempt(revision, patch)
+            found_revision, found = yield from self.keeper.put(new_key, revision, record, replacing)
+            if found is record:
+                return revision
+            if found_revision not in dict(work.attempts):
+                return b""
+            replacing = found_revision  # from an attempt of this request that was thought to have failed
+        return b""
+
+    def _moved(self, work: WorkingCopy, new_key: str) -> tuple[Moved, int]:
+        """Give what takes the old record's place, and for how long.
+
+        After a renewal by the clock it serves requests that are under way, and shows the use of an old ID for as long
+        as its client may believe in it.
+        """
+        now_ms = self.keeper.now_ms()
+        if work.renewed_by_clock:
+            return Moved(new_key, now_ms + MOVED_MS, now_ms + self._grace_ms), max(self.keeper.idle_ms, MOVED_MS)
+        return Moved(new_key, now_ms + MOVED_MS, 0), MOVED_MS
+
+    def _follow(self, work: WorkingCopy, found: AnyRecord | None, patch: Patch) -> Steps[None]:
+        """Our record is gone: write the patch where the session is now if it was renewed by the clock, else drop it."""
+        if not isinstance(found, Moved) or self.keeper.now_ms() >= found.grace_until_ms or work.login_is_new:
+            self._lose(work, found)
+            return
+        work.moved_to = found.successor
+        (revision, record), _ = yield from self.keeper.find(found.successor)
+        if not isinstance(record, Record):
+            self._lose(work, record)
+            return
+        work.refreshed(revision, record)
+        if patch:
+            yield from self._update(work, patch)
+
+    def _extend(self, work: WorkingCopy) -> Steps[None]:
         """Extend the time of a session that was only read."""
-        store_key = work.identity.store_key
-        ttl_ms = self._ttl_ms(work.stored.created_at_ms)
-        data = (yield Touch(store_key, ttl_ms)) if ttl_ms > 0 else None
+        ttl_ms = self.keeper.ttl_ms(work.stored.created_at_ms)
+        if ttl_ms < self.keeper.idle_ms:
+            # Its lifetime leaves nothing to extend, but that it was used has to be remembered.
+            yield from self._update(work, work.empty_patch())
+            return
+        data = yield Touch(work.store_key, ttl_ms)
         try:
-            _, found = self._current(store_key, data)
-        except (UndecodableRecord, ForeignRecord) as error:
-            self._report(store_key, error)
+            _, found = self.keeper.current(work.store_key, data)
+        except UndecodableRecord as error:
+            report(work.store_key, error)
             found = None
+        except ForeignRecord as error:
+            raise (yield from self.keeper.distrust(work.store_key)) from error
         if isinstance(found, Record):
             self._issue(work)
         else:
-            self._lose(work, found)
+            yield from self._follow(work, found, work.empty_patch())
 
-    # --- steps that rules share -------------------------------------------------------------------------------
+    def _committed(self, work: WorkingCopy, revision: bytes, record: Record, expected: Values, patch: Patch) -> None:
+        user_id = None if record.login is None else record.login.user_id
+        previous = work.predecessor_key if work.predecessor is not None else ""
+        if work.login_is_new:
+            work.note(Event("login", work.store_key, user_id, previous_handle=previous))
+        elif previous:
+            work.note(Event("renewed", work.store_key, user_id, previous_handle=previous))
+        work.predecessor = None
+        work.committed(revision, record, expected, patch)
 
-    def _put(self, store_key: str, record: Record, replacing: bytes = b"") -> Steps[bytes]:
-        """Store a record whose key only this request knows; give its revision.
-
-        `replacing` is the revision of what an earlier round of this request stored under the key.
-        """
-        revision, data = self._encoded(store_key, record)
-        ttl_ms = max(self._ttl_ms(record.created_at_ms), 1)
-        if replacing:
-            stored = (yield Update(store_key, replacing, data, ttl_ms)) is Outcome.DONE
+    def _lose(self, work: WorkingCopy, found: AnyRecord | None) -> None:
+        if isinstance(found, Moved) and found.successor:
+            self._superseded(work, found)
         else:
-            stored = (yield Create(store_key, data, ttl_ms)) is True
-        if stored:
-            return revision
-        # Two IDs are never the same by chance. But a client library that was unsure of a command's fate may have
-        # sent it twice, and then finds its own record in the way.
-        existing = yield from _fetch(store_key)
-        if existing is not None and existing[records.REVISION] == revision:
-            return revision
-        msg = f"The store has something else under the key of the new session {store_key}"
-        raise StoreUnavailable(msg)
+            work.let_go(Standing.ENDED)
+            work.cookie_is_stale = True
 
-    def _replace(
-        self, store_key: str, revision: bytes, record: Record | Moved, ttl_ms: int
-    ) -> Steps[tuple[bytes, Record | Moved | None]]:
-        """Replace the record that has this revision.
+    def _superseded(self, work: WorkingCopy, moved: Moved) -> None:
+        work.let_go(Standing.SUPERSEDED)
+        work.cookie_is_stale = False
+        work.successor_key = moved.successor  # a logout goes there
 
-        Gives what the store holds afterwards, with its revision: `record` itself if it was stored; else the newer
-        record, or None for a session that has ended.
+    # --- users ------------------------------------------------------------------------------------------------
+
+    def log_in(self, work: WorkingCopy, user_id: str, *, remember: bool | None) -> None:
+        """Make it the session of a user. Nothing of another user's session is carried over."""
+        check_user_id(user_id)
+        if work.login is not None and work.login.user_id != user_id:
+            work.destroy()
+        work.renew()
+        device = remembered(
+            Device() if work.device is None else work.device(),
+            user_agent=self._keeps_user_agent,
+            client_address=self._client_address,
+        )
+        work.login = Login(user_id, self.keeper.now_ms(), 0, *device)
+        work.login_is_new = True
+        if remember is not None:
+            work.remember = remember
+
+    def revoke(self, store_key: str, owner: str | None = None) -> Steps[Event | None]:
+        """End a session by its handle, wherever it is, also one that is about to be stored.
+
+        With `owner`, only if it is that user's.
         """
-        if ttl_ms <= 0:
-            return b"", None
-        new_revision, data = self._encoded(store_key, record)
-        result = yield Update(store_key, revision, data, ttl_ms)
-        if result is Outcome.DONE:
-            return new_revision, record
+        if owner is not None and not (yield from self.users.has(owner, store_key)):
+            return None
+        ended = yield from self.keeper.end(store_key, is_pending=True)
+        if ended is None:
+            return None
+        user_id = None if ended.login is None else ended.login.user_id
+        if user_id is not None:
+            yield from self.users.leave(user_id, [store_key])
+        return Event("revoked", store_key, user_id)
+
+    def revoke_user(self, user_id: str, keep: str | None) -> Steps[list[Event]]:
+        """End every session of a user, but the one to keep."""
+        ended = yield from self.users.end_all(check_user_id(user_id), keep)
+        return [Event("revoked", store_key, user_id) for store_key in ended]
+
+    def look(self, watched: Sequence[Watched]) -> Steps[None]:
+        """See which sessions that somebody waits for are alive, and where they are now."""
+        for start in range(0, len(watched), _PAGE):
+            chunk = watched[start : start + _PAGE]
+            tags = list({each.user_tag for each in chunk if each.user_tag})
+            loaded = yield from fetch(*(each.store_key for each in chunk), *map(epoch_key, tags))
+            epochs = {tag: self.users.epoch_in(tag, data) for tag, data in zip(tags, loaded[len(chunk) :], strict=True)}
+            for each, data in zip(chunk, loaded[: len(chunk)], strict=True):
+                yield from self._look_at(each, data, epochs.get(each.user_tag, 0))
+
+    def _look_at(self, watched: Watched, data: bytes | None, epoch: int) -> Steps[None]:
         try:
-            found_revision, found = self._current(store_key, result)
-        except UndecodableRecord as error:
-            self._report(store_key, error)
-            return b"", None
-        except ForeignRecord as error:
-            yield Reset()
-            msg = f"The store answered for another session than {store_key}; its connections were closed"
-            raise StoreUnavailable(msg) from error
-        if found_revision == new_revision:  # sent twice, see _put
-            return new_revision, record
-        return found_revision, found
+            _, record = self.keeper.current(watched.store_key, data)
+        except (UndecodableRecord, ForeignRecord):
+            return  # it can't be told; a request with the session's cookie reports it
+        while isinstance(record, Moved) and record.grace_until_ms:
+            watched.store_key = record.successor
+            (_, record), _ = yield from self.keeper.find(watched.store_key)
+        if not isinstance(record, Record) or not is_of_epoch(record, epoch):
+            watched.tell()
 
-    def _encoded(self, store_key: str, record: Record | Moved) -> tuple[bytes, bytes]:
-        """Give a new revision, and the record's bytes with it."""
-        revision = records.new_revision()
-        data = records.encode(store_key, revision, record)
-        if isinstance(record, Record):
-            self._check_limits(record.values, len(data))
-        return revision, data
+    def revoke_all(self) -> Steps[list[Event]]:
+        """End every session of everybody.
 
-    def _check_limits(self, values: Values, size: int) -> None:
-        if len(values) > self._max_keys:
-            msg = f"The session would have {len(values)} keys; max_keys allows {self._max_keys}. Nothing was stored"
-            raise RecordTooLarge(msg)
-        if size > self._max_record_bytes:
-            largest = max(values, key=lambda key: len(bytes(values[key])), default="")
-            msg = (
-                f"The session would take {size} bytes; max_record_bytes allows {self._max_record_bytes}. "
-                f"Nothing was stored. Its largest value is session[{largest!r:.80}]"
-            )
-            raise RecordTooLarge(msg)
+        A session that is renewed while the store is gone through may escape into a page already seen, so it is gone
+        through until nothing is found that is older than the beginning.
+        """
+        began_ms = self.keeper.now_ms()
+        events: list[Event] = []
+        for _ in range(_MAX_PASSES):
+            before = len(events)
+            cursor, is_last = "", False
+            while not is_last:
+                found, cursor = yield from self.users.page(cursor, _PAGE)
+                is_last = not cursor
+                for store_key, (record, _) in found.items():
+                    event = (yield from self.revoke(store_key)) if record.created_at_ms <= began_ms else None
+                    if event is not None:
+                        events.append(event)
+            if len(events) == before:
+                break
+        return events
 
-    def _lose(self, work: WorkingCopy, found: Moved | None) -> None:
-        work.let_go(Standing.ENDED if found is None else Standing.SUPERSEDED)
-        work.cookie_is_stale = found is None
+    def info(self, store_key: str, record: Record, left_ms: int, current: str | None) -> SessionInfo:
+        """Describe a session for a list."""
+        expires_at_ms = self.keeper.now_ms() + left_ms
+        login = record.login
+        return SessionInfo(
+            handle=store_key,
+            user_id=None if login is None else login.user_id,
+            created_at=moment(record.created_at_ms),
+            authenticated_at=None if login is None else moment(login.authenticated_at_ms),
+            # Use sets the time to live to the idle timeout, so what is left of it tells when that was.
+            last_seen_at=moment(max(record.updated_at_ms, expires_at_ms - self.keeper.idle_ms)),
+            expires_at=moment(expires_at_ms),
+            user_agent=None if login is None else login.user_agent,
+            client_address=None if login is None else login.client_address,
+            is_current=store_key == current,
+        )
 
-    def _issue(self, work: WorkingCopy) -> None:
-        work.issued_at_ms = self._now_ms()
-        work.by_older_key = False
-        work.issues_cookie = True
+    def sessions_of(self, user_id: str, current: str | None) -> Steps[list[SessionInfo]]:
+        """Describe a user's live sessions, oldest first."""
+        found = yield from self.users.sessions(check_user_id(user_id))
+        return [self.info(key, record, left_ms, current) for key, (record, left_ms) in found.items()]
+
+    def page(self, cursor: str, size: int) -> Steps[tuple[list[SessionInfo], str]]:
+        """Describe some of all sessions; give the cursor of the next page, "" at the end."""
+        found, cursor = yield from self.users.page(cursor, size)
+        return [self.info(key, record, left_ms, None) for key, (record, left_ms) in found.items()], cursor
+
+    def export(self, user_id: str) -> Steps[list[dict[str, Any]]]:
+        """Give all that is kept of a user's sessions, decoded."""
+        found = yield from self.users.sessions(check_user_id(user_id))
+        return [
+            {
+                **asdict(self.info(key, record, left_ms, None)),
+                "values": {name: values.decode(name, encoded) for name, encoded in record.values.items()},
+            }
+            for key, (record, left_ms) in found.items()
+        ]
 
     # --- the client -------------------------------------------------------------------------------------------
 
@@ -351,7 +541,8 @@ class Lifecycle:
         if work.issues_cookie:
             work.issues_cookie = work.cookie_is_stale = False
             persistent = self._persistent if work.remember is None else work.remember
-            max_age_s = self._time_left_ms(work.stored.created_at_ms) // 1000 if persistent else None
+            # Rounded up, because Max-Age=0 would delete the cookie that it sets.
+            max_age_s = -(-self.keeper.time_left_ms(work.stored.created_at_ms) // 1000) if persistent else None
             return self._cookies.issue(self.token(work), max_age_s)
         if work.cookie_is_stale:
             work.cookie_is_stale = False
@@ -360,37 +551,47 @@ class Lifecycle:
 
     def token(self, work: WorkingCopy) -> str:
         """Give the session's token."""
-        return self._signer.sign(work.identity, work.issued_at_ms // 1000)
+        tag = b"" if work.login is None else user_tag(work.login.user_id)
+        return self._signer.sign(work.identity, work.issued_at_ms // 1000, tag)
+
+    def _issue(self, work: WorkingCopy) -> None:
+        if work.moved_to is not None:
+            return  # the new token belongs to another response; we only know the old one
+        work.issued_at_ms = self.keeper.now_ms()
+        work.by_older_key = False
+        work.issues_cookie = True
 
     # --- time -------------------------------------------------------------------------------------------------
 
     def expires_at_ms(self, work: WorkingCopy) -> int:
         """Give the time at which the session ends if it is not used again."""
         if work.record is None:
-            return work.opened_at_ms + min(self._idle_ms, self._lifetime_ms)
+            return work.opened_at_ms + min(self.keeper.idle_ms, self.keeper.lifetime_ms)
         last_used_ms = max(work.record.updated_at_ms, work.issued_at_ms)
-        return min(last_used_ms + self._idle_ms, work.record.created_at_ms + self._lifetime_ms)
-
-    def _now_ms(self) -> int:
-        return int(self._clock() * 1000)
-
-    def _time_left_ms(self, created_at_ms: int) -> int:
-        return created_at_ms + self._lifetime_ms - self._now_ms()
-
-    def _ttl_ms(self, created_at_ms: int) -> int:
-        return min(self._idle_ms, self._time_left_ms(created_at_ms))
+        return min(last_used_ms + self.keeper.idle_ms, work.record.created_at_ms + self.keeper.lifetime_ms)
 
     def _refresh_is_due(self, work: WorkingCopy) -> bool:
         """Tell whether use has to extend the session. The token's time of issue says when that was last done."""
-        return work.accessed and (work.by_older_key or self._now_ms() - work.issued_at_ms >= self._refresh_ms)
+        age_ms = self.keeper.now_ms() - work.issued_at_ms
+        # A token from the future was issued by a clock that is ahead, and says nothing of when that was.
+        return work.accessed and (work.by_older_key or age_ms >= self._refresh_ms or age_ms < -_SKEW_MS)
+
+    def _renewal_is_due(self, work: WorkingCopy) -> bool:
+        if self._renew_every_ms is None or work.sealed or work.moved_to is not None or not work.accessed:
+            return False
+        return self.keeper.now_ms() - work.stored.renewed_at_ms >= self._renew_every_ms
 
 
-def _fetch(store_key: str) -> Steps[bytes | None]:
-    """Load one record."""
-    loaded = yield Load((store_key,))
-    (data,) = cast("list[bytes | None]", loaded)
-    return data
+def _is_theirs(login: Login | None, work: WorkingCopy, epoch: int) -> bool:
+    """Tell whether a session is that of the user whom the token names, or as the token says nobody's."""
+    if login is None:
+        return not work.user_tag
+    return login.epoch >= epoch and user_tag(login.user_id) == work.user_tag
 
 
-def _too_many_conflicts(store_key: str) -> TooManyConflicts:
-    return TooManyConflicts(f"Other requests changed the session {store_key} {MAX_CONFLICTS} times while one committed")
+def _refused(work: WorkingCopy, reason: str) -> WorkingCopy:
+    """The client's cookie leads nowhere."""
+    work.cookie_is_stale = True
+    handle = "" if work.session_id is None else work.session_id.store_key
+    work.note(Event("refused", handle, reason=reason))
+    return work

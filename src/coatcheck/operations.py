@@ -5,10 +5,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Protocol
+import random
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol
 
 from coatcheck.stores.protocol import AsyncStore, SyncStore
+
+_LONGEST_PAUSE_S: Final = 0.05
 
 
 class Operation(Protocol):
@@ -35,7 +38,7 @@ class Create:
     """See `SyncStore.create`."""
 
     key: str
-    record: bytes
+    record: bytes = field(repr=False)
     ttl_ms: int
 
     def perform(self, store: SyncStore | AsyncStore) -> Any:
@@ -49,7 +52,7 @@ class Update:
 
     key: str
     revision: bytes
-    record: bytes
+    record: bytes = field(repr=False)
     ttl_ms: int
 
     def perform(self, store: SyncStore | AsyncStore) -> Any:
@@ -78,6 +81,46 @@ class Delete:
     def perform(self, store: SyncStore | AsyncStore) -> Any:
         """Call the store."""
         return store.delete(self.key)
+
+
+@dataclass(slots=True)
+class TimeLeft:
+    """See `SyncStore.time_left`."""
+
+    keys: tuple[str, ...]
+
+    def perform(self, store: SyncStore | AsyncStore) -> Any:
+        """Call the store."""
+        return store.time_left(*self.keys)
+
+
+@dataclass(slots=True)
+class Scan:
+    """See `SyncStore.scan`."""
+
+    cursor: str
+    limit: int
+
+    def perform(self, store: SyncStore | AsyncStore) -> Any:
+        """Call the store."""
+        return store.scan(self.cursor, self.limit)
+
+
+@dataclass(slots=True)
+class Pause:
+    """Not for the store: wait a moment, by chance a longer one after more conflicts, so that rivals part."""
+
+    conflicts: int
+
+    def perform(self, store: SyncStore | AsyncStore) -> Any:
+        """Ask nothing of the store. The drivers wait."""
+
+    @property
+    def seconds(self) -> float:
+        """Give how long to wait: nothing at first, for mostly there is no second rival."""
+        if self.conflicts == 0:
+            return 0.0
+        return random.uniform(0, min(0.001 * 2**self.conflicts, _LONGEST_PAUSE_S))  # noqa: S311 (not a secret)
 
 
 @dataclass(slots=True)

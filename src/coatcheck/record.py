@@ -29,8 +29,22 @@ _HEADER: Final = struct.Struct(">B8sI20s")
 _CHECKED_FROM: Final = 13
 """The checksum covers what comes after it: the store key and the body."""
 
+_KEY_DIGITS: Final = 40
+"""Hexadecimal digits that end every store key; before them may stand what kind of record it is (`user-`, `epoch-`)."""
+
 Values: TypeAlias = dict[str, Raw]
 """A session's keys, each with its value still encoded."""
+
+
+class Login(msgspec.Struct, array_like=True, frozen=True):
+    """Whose session it is, since when, and from which device."""
+
+    user_id: str
+    authenticated_at_ms: int
+    epoch: int
+    """The user's epoch at the login. When all sessions of a user are ended the epoch rises above it."""
+    user_agent: str | None
+    client_address: str | None
 
 
 class Record(msgspec.Struct, array_like=True, frozen=True):
@@ -38,8 +52,11 @@ class Record(msgspec.Struct, array_like=True, frozen=True):
 
     created_at_ms: int
     updated_at_ms: int
+    renewed_at_ms: int
+    """When the session got the ID that it has now."""
     remember: bool | None
     """Whether the cookie outlives the browser's session; None for what the configuration says."""
+    login: Login | None
     values: Values
 
 
@@ -50,12 +67,43 @@ class Moved(msgspec.Struct, array_like=True, frozen=True):
     """
 
     successor: str
-    """The store key that the session has now."""
+    """The store key that the session has now; empty if it ended before it was stored."""
     until_ms: int
     """From when on this counts as nothing at all."""
+    grace_until_ms: int
+    """Until when requests with the old ID still reach the session. 0 after a login."""
 
 
-_FORMATS: Final[dict[type[Record | Moved], int]] = {Record: 1, Moved: 2}
+class IndexEntry(msgspec.Struct, array_like=True, frozen=True, order=True):
+    """What a user's index says of one session, in milliseconds since the epoch."""
+
+    since_ms: int
+    """When the session began. It keeps this through renewals, so that the oldest is known."""
+    ends_at_ms: int
+    """When its lifetime ends."""
+    entered_at_ms: int
+    """When this key of it was entered. It may not be stored yet."""
+
+
+class UserIndex(msgspec.Struct, array_like=True, frozen=True):
+    """Which sessions a user has, by store key.
+
+    A session is entered before it is stored, so there may be keys here that lead nowhere, but no session that is not
+    here.
+    """
+
+    entries: dict[str, IndexEntry]
+
+
+class UserEpoch(msgspec.Struct, array_like=True, frozen=True):
+    """A user's sessions from before this epoch have ended."""
+
+    epoch: int
+
+
+AnyRecord: TypeAlias = Record | Moved | UserIndex | UserEpoch
+
+_FORMATS: Final[dict[type[AnyRecord], int]] = {Record: 1, Moved: 2, UserIndex: 3, UserEpoch: 4}
 """The first byte. Part of the storage format."""
 
 _encode_body = Encoder().encode
@@ -67,13 +115,13 @@ def new_revision() -> bytes:
     return os.urandom(8)
 
 
-def encode(store_key: str, revision: bytes, record: Record | Moved) -> bytes:
+def encode(store_key: str, revision: bytes, record: AnyRecord) -> bytes:
     """Give the bytes to store under `store_key`."""
-    checked = bytes.fromhex(store_key) + _encode_body(record)
+    checked = bytes.fromhex(store_key[-_KEY_DIGITS:]) + _encode_body(record)
     return b"%c%b%b%b" % (_FORMATS[type(record)], revision, crc32(checked).to_bytes(4, "big"), checked)
 
 
-def decode(store_key: str, data: bytes) -> tuple[bytes, Record | Moved]:
+def decode(store_key: str, data: bytes) -> tuple[bytes, AnyRecord]:
     """Read what was found under `store_key`. Gives its revision and the record.
 
     Raises:
@@ -92,8 +140,8 @@ def decode(store_key: str, data: bytes) -> tuple[bytes, Record | Moved]:
     if crc32(data[_CHECKED_FROM:]) != checksum:
         msg = "its checksum is wrong, so it is damaged"
         raise UndecodableRecord(msg)
-    if owner_key.hex() != store_key:
-        msg = f"it belongs to the session {owner_key.hex()}"
+    if owner_key.hex() != store_key[-_KEY_DIGITS:]:
+        msg = f"it belongs to {owner_key.hex()}"
         raise ForeignRecord(msg)
     try:
         return revision, decode_body(data[_HEADER.size :])

@@ -5,14 +5,15 @@ What it does to the data is in `working_copy`, when that reaches the store is in
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, MutableMapping
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
+from datetime import datetime, timedelta
 from decimal import Decimal
 from functools import partial
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, Self, TypeVar
 
 from coatcheck import values
 from coatcheck.lifecycle import Lifecycle
+from coatcheck.session_info import moment
 from coatcheck.working_copy import NOTHING, InapplicableError, Standing, WorkingCopy
 
 Number = TypeVar("Number", int, float, Decimal)
@@ -41,9 +42,8 @@ class BaseSession(MutableMapping[str, Any]):
 
     __slots__ = ("_lifecycle", "_work")
 
-    def __init__(self, lifecycle: Lifecycle, work: WorkingCopy) -> None:
-        self._lifecycle = lifecycle
-        self._work = work
+    _lifecycle: Lifecycle
+    _work: WorkingCopy
 
     # --- the mapping ------------------------------------------------------------------------------------------
 
@@ -68,7 +68,7 @@ class BaseSession(MutableMapping[str, Any]):
 
     def __delitem__(self, key: str) -> None:
         """Delete a key. Raises KeyError when it is not there."""
-        self._read().remove(key)
+        self._write().remove(key)
 
     def __iter__(self) -> Iterator[str]:
         """Iterate over the keys."""
@@ -78,6 +78,32 @@ class BaseSession(MutableMapping[str, Any]):
         """Give the number of keys."""
         return self._read().size()
 
+    def __bool__(self) -> bool:
+        """Tell whether there is anything in it: a value, or somebody who is logged in."""
+        work = self._read()
+        return work.login is not None or work.size() > 0
+
+    def __or__(self, other: Mapping[str, Any]) -> dict[str, Any]:
+        """Give a dict of both, as a dict does."""
+        return {**self, **other}
+
+    def __ror__(self, other: Mapping[str, Any]) -> dict[str, Any]:
+        """Give a dict of both, as a dict does."""
+        return {**other, **self}
+
+    def __ior__(self, other: Mapping[str, Any]) -> Self:
+        """Update it, as a dict does."""
+        self.update(other)
+        return self
+
+    def copy(self) -> dict[str, Any]:
+        """Give a dict of the values, for `json.dumps` and the like."""
+        return dict(self)
+
+    def clear(self) -> None:
+        """Delete all keys. The session itself goes on; `destroy()` or `logout()` ends it."""
+        self._write().clear()
+
     def __contains__(self, key: object) -> bool:
         """Tell whether the key has a value. Does not decode it."""
         return self._read().has(key)
@@ -85,7 +111,7 @@ class BaseSession(MutableMapping[str, Any]):
     def __repr__(self) -> str:
         """Show the handle and the standing, and neither the ID nor the data."""
         self._work.accessed = True
-        return f"<{type(self).__name__} {self._work.identity.store_key} {self._work.standing.value}>"
+        return f"<{type(self).__name__} {self._work.store_key} {self._work.standing.value}>"
 
     # --- changes that are right under concurrency ---------------------------------------------------------------
 
@@ -145,12 +171,67 @@ class BaseSession(MutableMapping[str, Any]):
             self._write().operate(FLASH_KEY, partial(_without, values.encode(FLASH_KEY, taken)))
         return [Flash(message, of_category) for message, of_category in taken]
 
+    # --- users ----------------------------------------------------------------------------------------------------
+
+    def login(self, user_id: str, *, remember: bool | None = None) -> None:
+        """Make it the session of a user, at the commit.
+
+        The session gets a new ID, and what was kept before stays; unless it was another user's session, of which
+        nothing stays. Its time of authentication and its lifetime begin now. It is entered into the user's list of
+        sessions before it can be used.
+
+        Args:
+            user_id: who it is; `str(user.id)`, at most 512 bytes.
+            remember: let the cookie survive a restart of the browser, or not; None for the configuration's choice.
+
+        Raises:
+            UnsupportedValue: the user ID is not a text that can be one.
+            ResponseStarted: the new cookie could not be set any more.
+            TooManySessions: not here, but from the commit or `save()`, with `when_full="refuse"`.
+        """
+        work = self._read()
+        work.check_open()
+        work.check_cookie_can_be_set("A login gives the session a new ID")
+        self._lifecycle.log_in(work, user_id, remember=remember)
+
+    def logout(self, *, keep: Iterable[str] = ()) -> None:
+        """End the session, like `destroy()`. The values of `keep` go on in a new session that is nobody's."""
+        kept = {key: self[key] for key in keep if key in self}
+        self.destroy()
+        if kept:
+            self.update(kept)
+
+    @property
+    def user_id(self) -> str | None:
+        """Who is logged in, or None."""
+        login = self._read().login
+        return None if login is None else login.user_id
+
+    @property
+    def authenticated_at(self) -> datetime | None:
+        """When the user proved who they are, or None."""
+        login = self._read().login
+        return None if login is None else moment(login.authenticated_at_ms)
+
+    @property
+    def time_since_login(self) -> timedelta:
+        """How long ago the user proved who they are; the longest time there is if nobody did."""
+        login = self._read().login
+        if login is None:
+            return timedelta.max
+        return timedelta(milliseconds=max(self._lifecycle.keeper.now_ms() - login.authenticated_at_ms, 0))
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the session was ended by somebody else since this request began, as the last `save()` found out."""
+        return self._read().standing in (Standing.ENDED, Standing.SUPERSEDED)
+
     # --- identity and life --------------------------------------------------------------------------------------
 
     @property
     def handle(self) -> str:
         """The session's public name, for lists, logs and URLs. Nobody can use the session with it."""
-        return self._read().identity.store_key
+        return self._read().store_key
 
     @property
     def token(self) -> str:
@@ -171,12 +252,12 @@ class BaseSession(MutableMapping[str, Any]):
     def created_at(self) -> datetime:
         """When the session began."""
         work = self._read()
-        return _moment(work.opened_at_ms if work.record is None else work.record.created_at_ms)
+        return moment(work.opened_at_ms if work.record is None else work.record.created_at_ms)
 
     @property
     def expires_at(self) -> datetime:
         """When the session ends unless it is used again, by what this request knows."""
-        return _moment(self._lifecycle.expires_at_ms(self._read()))
+        return moment(self._lifecycle.expires_at_ms(self._read()))
 
     def renew(self) -> None:
         """Give the session a new ID at the commit; the old one is dead from then on. The values stay.
@@ -188,6 +269,7 @@ class BaseSession(MutableMapping[str, Any]):
             ResponseStarted: the new cookie could not be set any more.
         """
         work = self._read()
+        work.check_open()
         work.check_cookie_can_be_set("Renewing a session gives it a new ID")
         work.renew()
 
@@ -196,6 +278,7 @@ class BaseSession(MutableMapping[str, Any]):
 
         The end holds even when the rest of the request fails.
         """
+        self._work.check_open()
         self._work.destroy()
 
     def remember(self, remember: bool) -> None:  # noqa: FBT001 (reads well: session.remember(True))
@@ -205,9 +288,15 @@ class BaseSession(MutableMapping[str, Any]):
             ResponseStarted: the new cookie could not be set any more.
         """
         work = self._read()
+        work.check_open()
         if remember is not work.remember:
             work.check_cookie_can_be_set("remember() changes the cookie")
             work.remember = remember
+
+    def wait_for_load(self) -> None:
+        """Let nothing of the session be used before it is loaded, also where there is nothing to load."""
+        if self._work.standing is Standing.NEW:
+            self._work.standing = Standing.UNLOADED
 
     # --- access ---------------------------------------------------------------------------------------------------
 
@@ -220,6 +309,7 @@ class BaseSession(MutableMapping[str, Any]):
 
     def _write(self) -> WorkingCopy:
         work = self._read()
+        work.check_open()
         if work.sealed and work.standing is Standing.NEW:
             work.check_cookie_can_be_set("This would start a new session")
         return work
@@ -266,7 +356,3 @@ def _without(encoded: bytes, current: Any) -> Any:
         if item in current:
             current.remove(item)
     return current or NOTHING
-
-
-def _moment(ms: int) -> datetime:
-    return datetime.fromtimestamp(ms / 1000, UTC)

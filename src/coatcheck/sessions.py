@@ -7,27 +7,60 @@ Each joins the settings, the rules (`lifecycle`) and a store. An application use
 
 from __future__ import annotations
 
+import asyncio
 import inspect
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import timedelta
-from typing import Generic, TypeVar
+from enum import Enum
+from typing import Any, Final, Generic, TypeAlias, TypeVar
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
-from coatcheck.config import CookieConfig, SessionConfig
+from coatcheck.config import CookieConfig, SessionConfig, WhenFull
 from coatcheck.cookie import CookieReader
+from coatcheck.devices import ClientAddress, Device
 from coatcheck.drivers import drive, drive_sync
-from coatcheck.errors import ConfigurationError, SessionNotFound, SessionNotLoaded
-from coatcheck.lifecycle import Lifecycle, Steps
+from coatcheck.errors import ConfigurationError, SessionNotFound, SessionNotLoaded, StoreError
+from coatcheck.events import Event, Events, log, log_failure
+from coatcheck.keeper import Steps
+from coatcheck.lifecycle import Lifecycle
 from coatcheck.session import BaseSession
-from coatcheck.stores.protocol import AsyncStore, SyncStore
+from coatcheck.session_info import SessionInfo
+from coatcheck.stores.protocol import AsyncFeed, AsyncStore, SyncAnnouncer, SyncStore
 from coatcheck.stores.url import store_from_url, sync_store_from_url
+from coatcheck.token import is_store_key
+from coatcheck.users import Watched, epoch_key, user_tag
+from coatcheck.watching import Watch
 from coatcheck.working_copy import Standing, WorkingCopy
 
+T = TypeVar("T")
 StoreT = TypeVar("StoreT", AsyncStore, SyncStore)
 SessionT = TypeVar("SessionT", bound=BaseSession)
 
 _FIRST_ERROR_STATUS = 500
+
+
+class New(Enum):
+    """Stands for a session that there is not yet."""
+
+    NEW = "new"
+
+
+NEW: Final = New.NEW
+
+Rule: TypeAlias = Callable[[WorkingCopy], Steps[None] | None]
+"""A rule of the lifecycle, or None from it when there is nothing to do."""
+
+
+class _ThreadLock:
+    """A lock that can be kept for as long as somebody uses it."""
+
+    __slots__ = ("__weakref__", "lock")
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
 
 
 class Session(BaseSession):
@@ -36,8 +69,7 @@ class Session(BaseSession):
     __slots__ = ("_sessions",)
 
     def __init__(self, sessions: Sessions, work: WorkingCopy) -> None:
-        super().__init__(sessions.lifecycle, work)
-        self._sessions = sessions
+        self._lifecycle, self._work, self._sessions = sessions.lifecycle, work, sessions
 
     async def load(self) -> None:
         """Read the session from the store, once. Needed only with `load="lazy"`.
@@ -46,7 +78,17 @@ class Session(BaseSession):
             StoreUnavailable: the store can't be reached.
         """
         if self._work.standing is Standing.UNLOADED:
-            await drive(self._lifecycle.load(self._work), self._sessions.store)
+            await self._sessions.run(self._lifecycle.load(self._work), self._work)
+
+    async def refresh(self) -> None:
+        """Take in what other requests have changed since this one read the session; keep its own changes.
+
+        For WebSockets and streams, which go on for long. Afterwards `has_ended` says whether the session still lives.
+
+        Raises:
+            StoreUnavailable: the store can't be reached.
+        """
+        await self._sessions.one_at_a_time(self._work, self._lifecycle.refresh)
 
     async def save(self) -> None:
         """Commit what has changed so far. Afterwards the session holds what the store holds.
@@ -57,14 +99,29 @@ class Session(BaseSession):
         Raises:
             StoreUnavailable: the store can't be reached.
             RecordTooLarge: the session would exceed a limit. What was stored before is untouched.
-            ResponseStarted: a new session or ID would need a cookie, which can't be set any more.
+            TooManySessions: after `login()`, with `when_full="refuse"`.
         """
-        steps = self._lifecycle.commit(self._work)
-        if steps is not None:
-            await drive(steps, self._sessions.store)
+        await self._sessions.one_at_a_time(self._work, self._lifecycle.commit)
 
     def _load_now(self) -> None:
         raise SessionNotLoaded
+
+    async def revoked(self) -> None:
+        """Wait until the session has ended: revoked, logged out or expired, in whatever process.
+
+        For WebSockets and streams, which go on after the moment in which the session let them in. Returns at once
+        for a session that is not stored. With Redis it is known within 100 ms, with SQLite within a second; the end
+        by expiry within half a minute.
+
+        Example:
+            revoked = asyncio.create_task(session.revoked())
+            ...
+            revoked.cancel()
+        """
+        work = self._read()
+        if work.standing is Standing.STORED:
+            tag = b"" if work.login is None else user_tag(work.login.user_id)
+            await self._sessions.wait_for_end(Watched(work.store_key, tag))
 
 
 class SyncSession(BaseSession):
@@ -73,19 +130,20 @@ class SyncSession(BaseSession):
     __slots__ = ("_sessions",)
 
     def __init__(self, sessions: SyncSessions, work: WorkingCopy) -> None:
-        super().__init__(sessions.lifecycle, work)
-        self._sessions = sessions
+        self._lifecycle, self._work, self._sessions = sessions.lifecycle, work, sessions
 
     def load(self) -> None:
         """See `Session.load`."""
         if self._work.standing is Standing.UNLOADED:
-            drive_sync(self._lifecycle.load(self._work), self._sessions.store)
+            self._sessions.run(self._lifecycle.load(self._work), self._work)
+
+    def refresh(self) -> None:
+        """See `Session.refresh`."""
+        self._sessions.one_at_a_time(self._work, self._lifecycle.refresh)
 
     def save(self) -> None:
         """See `Session.save`."""
-        steps = self._lifecycle.commit(self._work)
-        if steps is not None:
-            drive_sync(steps, self._sessions.store)
+        self._sessions.one_at_a_time(self._work, self._lifecycle.commit)
 
     def _load_now(self) -> None:
         self.load()
@@ -105,6 +163,14 @@ class _Sessions(Generic[StoreT, SessionT]):
         refresh_after: float = 0.1,
         max_record_bytes: int = 1_048_576,
         max_keys: int = 1_000,
+        max_sessions_per_user: int | None = None,
+        when_full: WhenFull = "end_oldest",
+        renew_every: timedelta | None = None,
+        renewal_grace: timedelta = timedelta(seconds=10),
+        end_on_reuse: bool = False,
+        user_agent: bool = True,
+        client_address: ClientAddress = "truncated",
+        events: Events | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.config = SessionConfig(
@@ -115,30 +181,43 @@ class _Sessions(Generic[StoreT, SessionT]):
             refresh_after=refresh_after,
             max_record_bytes=max_record_bytes,
             max_keys=max_keys,
+            max_sessions_per_user=max_sessions_per_user,
+            when_full=when_full,
+            renew_every=renew_every,
+            renewal_grace=renewal_grace,
+            end_on_reuse=end_on_reuse,
+            user_agent=user_agent,
+            client_address=client_address,
             clock=clock,
         )
+        self.events = Events() if events is None else events
         self.lifecycle = Lifecycle(self.config)
         self.store: StoreT = self._store(store)
         self._cookies = CookieReader(self.config.cookie)
 
-    def begin(self, cookie_headers: Iterable[bytes]) -> SessionT:
+    def begin(self, cookie_headers: Iterable[bytes], device: Callable[[], Device] | None = None) -> SessionT:
         """Start a request's work on its session. No I/O: the session is loaded by `load()`, or by its first use.
 
         Args:
             cookie_headers: the values of all Cookie headers of the request.
+            device: tells where the request comes from. Called at a login.
         """
-        return self._session(self.lifecycle.begin(self._cookies.find(cookie_headers)))
+        work = self.lifecycle.begin(self._cookies.find(cookie_headers))
+        work.device = device
+        return self._session(work)
 
-    def _claim(self, token: str | None) -> SessionT:
-        tokens = [] if token is None else [token.encode("utf-8", "replace")]
+    def _claim(self, token: str | New | None) -> SessionT:
+        tokens = [token.encode("utf-8", "replace")] if isinstance(token, str) else []
         return self._session(self.lifecycle.begin(tokens))
 
-    def _steps_for_status(self, work: WorkingCopy, status: int) -> Steps[None] | None:
-        """Give what has to be stored before a response of this status leaves."""
+    def _rule_for(self, status: int) -> Rule:
+        """Give the rule for what has to be stored before a response of this status leaves."""
+        return self._steps_to_abandon if status >= _FIRST_ERROR_STATUS else self.lifecycle.commit
+
+    def _sealed(self, work: WorkingCopy) -> str | None:
+        """Take note that the headers leave; give the Set-Cookie value for them."""
         work.sealed = True
-        if status < _FIRST_ERROR_STATUS:
-            return self.lifecycle.commit(work)
-        return self._steps_to_abandon(work)
+        return self.lifecycle.cookie(work) if work.issues_cookie or work.cookie_is_stale else None
 
     def _steps_to_abandon(self, work: WorkingCopy) -> Steps[None] | None:
         work.discard()
@@ -170,6 +249,15 @@ class Sessions(_Sessions[AsyncStore, Session]):
         refresh_after: the fraction of the idle timeout after which use extends a session.
         max_record_bytes: the most that one session may hold, encoded.
         max_keys: the most keys that one session may have.
+        max_sessions_per_user: how many sessions a user may have at once; None for any number.
+        when_full: what a login beyond that does: "end_oldest" ends the user's oldest session, "refuse" raises
+            `TooManySessions` at the commit (call `session.save()` after `login()` to catch it).
+        renew_every: give sessions that are used a new ID this often; None for only at logins.
+        renewal_grace: how long after such a renewal requests with the old ID still reach the session.
+        end_on_reuse: end a session whose old ID is used after the grace, which is a sign that it was stolen.
+        user_agent: keep the browser's User-Agent with a login, for lists of devices.
+        client_address: keep the client's address with a login: "truncated" to its network, "whole", or "none".
+        events: handlers for what happens to sessions.
         clock: gives the time in seconds since the epoch. For tests.
 
     Raises:
@@ -177,23 +265,27 @@ class Sessions(_Sessions[AsyncStore, Session]):
     """
 
     @asynccontextmanager
-    async def open(self, token: str | None = None) -> AsyncIterator[Session]:
-        """Work on a session outside a request: the one of `token`, or a new one.
+    async def open(self, token: str | New | None = NEW) -> AsyncIterator[Session]:
+        """Work on a session outside a request: the one of `token`, or without one a new session.
 
         Commits at the end of the block, unless it raises.
 
         Raises:
-            SessionNotFound: the token does not lead to a live session.
+            SessionNotFound: the token does not lead to a live session, or its session ended during the block, and
+                nothing of what the block changed was stored. Also for None, which is what a missing cookie gives.
         """
         session = self._claim(token)
         await session.load()
         _check_found(session, token)
         try:
             yield session
+            await session.save()
         except BaseException:
             await self.abandon(session)
             raise
-        await session.save()
+        finally:
+            session._work.closed = True
+        _check_survived(session)
 
     async def conclude(self, session: Session, status: int) -> str | None:
         """Commit before a response of `status` leaves. Gives the Set-Cookie value that it has to carry, if any.
@@ -201,16 +293,145 @@ class Sessions(_Sessions[AsyncStore, Session]):
         A response of 500 or more stores nothing; only `destroy()` holds. From now on, what would need a cookie raises
         `ResponseStarted`; other changes are for `session.save()`.
         """
-        steps = self._steps_for_status(session._work, status)
-        if steps is not None:
-            await drive(steps, self.store)
-        return self.lifecycle.cookie(session._work)
+        await self.one_at_a_time(session._work, self._rule_for(status))
+        if session._work.noted:
+            await self._tell(session._work)
+        return self._sealed(session._work)
 
     async def abandon(self, session: Session) -> None:
         """Drop what has changed, because the request failed. Only `destroy()` holds."""
-        steps = self._steps_to_abandon(session._work)
-        if steps is not None:
-            await drive(steps, self.store)
+        await self.one_at_a_time(session._work, self._steps_to_abandon)
+
+    async def one_at_a_time(self, work: WorkingCopy, rule: Rule) -> None:
+        """Carry out a rule while no other task of this process does so with the same session.
+
+        Two tasks of one request must not commit the same changes twice, and many requests of one session would only
+        be in each other's way: each would write what the next one finds to be too old.
+        """
+        steps = rule(work)
+        if steps is None:
+            return
+        key = (id(asyncio.get_running_loop()), work.lock_key)
+        lock = self._locks.get(key)
+        if lock is None:
+            lock = self._locks[key] = asyncio.Lock()
+        waits = lock.locked()
+        async with lock:
+            if waits:  # what there is to do may have changed
+                steps = rule(work)
+            if steps is not None:
+                await self.run(steps, work)
+
+    async def run(self, steps: Steps[T], work: WorkingCopy | None = None) -> T:
+        """Carry out steps of the rules, and tell what happened."""
+        result = await drive(steps, self.store)
+        if work is not None and work.noted:
+            await self._tell(work)
+        return result
+
+    async def _tell(self, work: WorkingCopy) -> None:
+        noted, work.noted = work.noted, ()
+        await self._tell_all(noted)
+
+    async def _tell_all(self, events: Iterable[Event]) -> None:
+        """Log what happened, tell those who wait for it, and call the application's handlers."""
+        for event in events:
+            log(event)
+            await self._announce(*event.news)
+            handler = self.events.handler(event)
+            if handler is not None:
+                try:
+                    result = handler(event)
+                    if result is not None:
+                        await result
+                except Exception as error:  # noqa: BLE001 (a handler must not break a request)
+                    log_failure(event, error)
+
+    async def _announce(self, *keys: str) -> None:
+        for watch in self._watches.values():
+            for key in keys:
+                watch.hear_of(key)
+        if keys and isinstance(self.store, AsyncFeed):
+            with suppress(StoreError):  # those who wait look for themselves, only later
+                await self.store.announce(*keys)
+
+    async def wait_for_end(self, watched: Watched) -> None:
+        """Wait until a session has ended. See `Session.revoked`."""
+        loop = asyncio.get_running_loop()
+        watch = self._watches.get(loop)
+        if watch is None:
+            watch = self._watches[loop] = Watch(self.store, self._look)
+        await watch.wait(watched)
+
+    async def _look(self, watched: list[Watched]) -> None:
+        await self.run(self.lifecycle.look(watched))
+
+    # --- users ------------------------------------------------------------------------------------------------
+
+    async def for_user(self, user_id: str, current: BaseSession | None = None) -> list[SessionInfo]:
+        """Give every live session of a user, oldest first. The cost grows with the user's own sessions only.
+
+        Args:
+            user_id: whose.
+            current: the session that asks, to be marked in the list.
+        """
+        return await self.run(self.lifecycle.sessions_of(user_id, handle_of(current)))
+
+    async def revoke(self, handle: str, *, user_id: str | None = None) -> bool:
+        """End one session, by its handle. False when there is none.
+
+        Args:
+            handle: the session's handle.
+            user_id: end it only if it is this user's. For handles that come from a user's own list of devices.
+        """
+        event = await self.run(self.lifecycle.revoke(check_handle(handle), user_id))
+        await self._tell_all([] if event is None else [event])
+        return event is not None
+
+    async def revoke_user(self, user_id: str, keep: BaseSession | str | None = None) -> int:
+        """End every session of a user, those included that no list knows and logins that are under way.
+
+        Args:
+            user_id: whose.
+            keep: a session, or its handle, that goes on: usually the one that asks.
+
+        Returns:
+            How many sessions were found and ended.
+        """
+        events = await self.run(self.lifecycle.revoke_user(user_id, handle_of(keep)))
+        await self._tell_all(events)
+        await self._announce(epoch_key(user_tag(user_id)))  # also for sessions that no list knows
+        return len(events)
+
+    async def revoke_all(self) -> int:
+        """End every session of everybody. For administration: the cost grows with the number of sessions."""
+        events = await self.run(self.lifecycle.revoke_all())
+        await self._tell_all(events)
+        return len(events)
+
+    async def count(self) -> int:
+        """Count the live sessions. For administration: the cost grows with their number."""
+        count = 0
+        async for _ in self.iterate():
+            count += 1
+        return count
+
+    async def iterate(self, page_size: int = 100) -> AsyncIterator[SessionInfo]:
+        """Give every live session, about `page_size` at a time. One that is renewed meanwhile may come twice."""
+        cursor, is_last = "", False
+        while not is_last:
+            page, cursor = await self.run(self.lifecycle.page(cursor, page_size))
+            is_last = not cursor
+            for info in page:
+                yield info
+
+    async def export_user(self, user_id: str) -> list[dict[str, Any]]:
+        """Give all that is kept in a user's sessions (GDPR, article 15: right of access)."""
+        return await self.run(self.lifecycle.export(user_id))
+
+    async def erase_user(self, user_id: str) -> int:
+        """End and delete every session of a user (GDPR, article 17). A hash and a number are left for a while."""
+        return await self.revoke_user(user_id)
 
     async def close(self) -> None:
         """Close the store's connections. They open anew if the store is used again."""
@@ -220,6 +441,8 @@ class Sessions(_Sessions[AsyncStore, Session]):
         return Session(self, work)
 
     def _store(self, store: str | AsyncStore) -> AsyncStore:
+        self._watches: WeakKeyDictionary[asyncio.AbstractEventLoop, Watch] = WeakKeyDictionary()
+        self._locks: WeakValueDictionary[tuple[int, str], asyncio.Lock] = WeakValueDictionary()
         if isinstance(store, str):
             return store_from_url(store, self.config.clock)
         if not inspect.iscoroutinefunction(getattr(store, "load", None)):
@@ -235,30 +458,116 @@ class SyncSessions(_Sessions[SyncStore, SyncSession]):
     """
 
     @contextmanager
-    def open(self, token: str | None = None) -> Iterator[SyncSession]:
+    def open(self, token: str | New | None = NEW) -> Iterator[SyncSession]:
         """See `Sessions.open`."""
         session = self._claim(token)
         session.load()
         _check_found(session, token)
         try:
             yield session
+            session.save()
         except BaseException:
             self.abandon(session)
             raise
-        session.save()
+        finally:
+            session._work.closed = True
+        _check_survived(session)
 
     def conclude(self, session: SyncSession, status: int) -> str | None:
         """See `Sessions.conclude`."""
-        steps = self._steps_for_status(session._work, status)
-        if steps is not None:
-            drive_sync(steps, self.store)
-        return self.lifecycle.cookie(session._work)
+        self.one_at_a_time(session._work, self._rule_for(status))
+        if session._work.noted:
+            self._tell(session._work)
+        return self._sealed(session._work)
 
     def abandon(self, session: SyncSession) -> None:
         """See `Sessions.abandon`."""
-        steps = self._steps_to_abandon(session._work)
-        if steps is not None:
-            drive_sync(steps, self.store)
+        self.one_at_a_time(session._work, self._steps_to_abandon)
+
+    def one_at_a_time(self, work: WorkingCopy, rule: Rule) -> None:
+        """See `Sessions.one_at_a_time`; here for threads."""
+        steps = rule(work)
+        if steps is None:
+            return
+        key = work.lock_key
+        with self._guard_of_locks:
+            lock = self._locks.get(key)
+            if lock is None:
+                lock = self._locks[key] = _ThreadLock()
+        with lock.lock:
+            self.run(steps, work)
+
+    def run(self, steps: Steps[T], work: WorkingCopy | None = None) -> T:
+        """See `Sessions.run`."""
+        result = drive_sync(steps, self.store)
+        if work is not None and work.noted:
+            self._tell(work)
+        return result
+
+    def _tell(self, work: WorkingCopy) -> None:
+        noted, work.noted = work.noted, ()
+        self._tell_all(noted)
+
+    def _tell_all(self, events: Iterable[Event]) -> None:
+        for event in events:
+            log(event)
+            self._announce(*event.news)
+            handler = self.events.handler(event)
+            if handler is not None:
+                try:
+                    handler(event)
+                except Exception as error:  # noqa: BLE001 (a handler must not break a request)
+                    log_failure(event, error)
+
+    def _announce(self, *keys: str) -> None:
+        if keys and isinstance(self.store, SyncAnnouncer):
+            with suppress(StoreError):
+                self.store.announce(*keys)
+
+    # --- users ------------------------------------------------------------------------------------------------
+
+    def for_user(self, user_id: str, current: BaseSession | None = None) -> list[SessionInfo]:
+        """See `Sessions.for_user`."""
+        return self.run(self.lifecycle.sessions_of(user_id, handle_of(current)))
+
+    def revoke(self, handle: str, *, user_id: str | None = None) -> bool:
+        """See `Sessions.revoke`."""
+        event = self.run(self.lifecycle.revoke(check_handle(handle), user_id))
+        self._tell_all([] if event is None else [event])
+        return event is not None
+
+    def revoke_user(self, user_id: str, keep: BaseSession | str | None = None) -> int:
+        """See `Sessions.revoke_user`."""
+        events = self.run(self.lifecycle.revoke_user(user_id, handle_of(keep)))
+        self._tell_all(events)
+        self._announce(epoch_key(user_tag(user_id)))
+        return len(events)
+
+    def revoke_all(self) -> int:
+        """See `Sessions.revoke_all`."""
+        events = self.run(self.lifecycle.revoke_all())
+        self._tell_all(events)
+        return len(events)
+
+    def count(self) -> int:
+        """See `Sessions.count`."""
+        return sum(1 for _ in self.iterate())
+
+    def iterate(self, page_size: int = 100) -> Iterator[SessionInfo]:
+        """See `Sessions.iterate`."""
+        cursor, is_last = "", False
+        while not is_last:
+            page, cursor = self.run(self.lifecycle.page(cursor, page_size))
+            is_last = not cursor
+            yield from page
+
+    def export_user(self, user_id: str) -> list[dict[str, Any]]:
+        """See `Sessions.export_user`."""
+        return self.run(self.lifecycle.export(user_id))
+
+    def erase_user(self, user_id: str) -> int:
+        """See `Sessions.erase_user`."""
+        return self.revoke_user(user_id)
 
     def close(self) -> None:
         """See `Sessions.close`."""
@@ -268,6 +577,9 @@ class SyncSessions(_Sessions[SyncStore, SyncSession]):
         return SyncSession(self, work)
 
     def _store(self, store: str | SyncStore) -> SyncStore:
+        self.events.check_sync()
+        self._locks: WeakValueDictionary[str, _ThreadLock] = WeakValueDictionary()
+        self._guard_of_locks = threading.Lock()
         if isinstance(store, str):
             return sync_store_from_url(store, self.config.clock)
         if not hasattr(store, "load") or inspect.iscoroutinefunction(store.load):
@@ -276,7 +588,23 @@ class SyncSessions(_Sessions[SyncStore, SyncSession]):
         return store
 
 
-def _check_found(session: BaseSession, token: str | None) -> None:
-    if token is not None and session._work.standing is not Standing.STORED:
+def handle_of(session: BaseSession | str | None) -> str | None:
+    """Give the handle of what may be a session or a handle."""
+    return session.handle if isinstance(session, BaseSession) else session
+
+
+def check_handle(handle: str) -> str:
+    """Give a handle back. One that can't be a session's becomes one that no session has."""
+    return handle if is_store_key(handle) else "0" * 40
+
+
+def _check_found(session: BaseSession, token: str | New | None) -> None:
+    if token is not NEW and session._work.standing is not Standing.STORED:
         msg = "The token does not lead to a live session: it is forged or stale, or the session has ended"
+        raise SessionNotFound(msg)
+
+
+def _check_survived(session: BaseSession) -> None:
+    if session._work.standing in (Standing.ENDED, Standing.SUPERSEDED):
+        msg = "The session ended while the block of open() ran, so nothing of what it changed was stored"
         raise SessionNotFound(msg)

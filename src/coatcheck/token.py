@@ -1,7 +1,9 @@
 """Session IDs, and the tokens that carry them: sign and verify, key rotation.
 
-A token is the cookie's value: session ID (32 bytes), time of issue (5 bytes, seconds), HMAC-SHA256 (32 bytes), in
-URL-safe base64. It says nothing but "this server issued this ID at that time", and it is checked without the store.
+A token is the cookie's value: session ID (32 bytes), time of issue (5 bytes, seconds), once somebody has logged in the
+user tag (15 bytes), and HMAC-SHA256 (32 bytes), in URL-safe base64. It says nothing but "this server issued this ID at
+that time, to the user of this tag", and it is checked without the store. The tag is there so that the user's epoch can
+be loaded together with the session, in one round trip.
 """
 
 from __future__ import annotations
@@ -16,16 +18,24 @@ from typing import Final, NamedTuple
 
 _ID_BYTES: Final = 32
 _TIME_BYTES: Final = 5
-_SIGNED_BYTES: Final = _ID_BYTES + _TIME_BYTES
+_TAG_FROM: Final = _ID_BYTES + _TIME_BYTES
 _MAC_BYTES: Final = 32
+USER_TAG_BYTES: Final = 15
 _MAX_TIME: Final = 2 ** (8 * _TIME_BYTES) - 1
 
-# 69 bytes are 92 characters of base64, with neither padding nor unused bits: each token has exactly one spelling.
+# 69 and 84 bytes are 92 and 112 characters of base64, with neither padding nor unused bits: each token has exactly one
+# spelling.
 TOKEN_CHARACTERS: Final = 92
+USER_TOKEN_CHARACTERS: Final = 112
 _FROM_URL_SAFE: Final = bytes.maketrans(b"-_+/=", b"+/!!!")
 _TO_URL_SAFE: Final = bytes.maketrans(b"+/", b"-_")
 
 _STORE_KEY_DIGITS: Final = 40
+
+
+def is_store_key(text: str) -> bool:
+    """Tell whether a text has the form of a session's store key."""
+    return len(text) == _STORE_KEY_DIGITS and all(character in "0123456789abcdef" for character in text)
 
 
 class SessionID:
@@ -57,6 +67,8 @@ class VerifiedToken(NamedTuple):
     session_id: SessionID
     issued_at: int
     """Seconds since the epoch."""
+    user_tag: bytes
+    """Whose session it is; empty before a login."""
     by_older_key: bool
     """Signed by a key that only verifies any more, so the token should be issued anew."""
 
@@ -74,23 +86,23 @@ class TokenSigner:
         purpose = b"coatcheck token 1\x00" + cookie_name.encode()
         self._keys = tuple(hmac.digest(key, purpose, "sha256") for key in secret_keys)
 
-    def sign(self, session_id: SessionID, issued_at: int) -> str:
+    def sign(self, session_id: SessionID, issued_at: int, user_tag: bytes = b"") -> str:
         """Make a token. `issued_at` is in seconds since the epoch."""
-        signed = session_id.secret + min(max(issued_at, 0), _MAX_TIME).to_bytes(_TIME_BYTES, "big")
+        signed = session_id.secret + min(max(issued_at, 0), _MAX_TIME).to_bytes(_TIME_BYTES, "big") + user_tag
         token = b2a_base64(signed + hmac.digest(self._keys[0], signed, "sha256"), newline=False)
         return token.translate(_TO_URL_SAFE).decode("ascii")
 
     def verify(self, token: bytes) -> VerifiedToken | None:
         """Give what the token says, or None for anything that this signer did not make."""
-        if len(token) != TOKEN_CHARACTERS:
+        if len(token) not in (TOKEN_CHARACTERS, USER_TOKEN_CHARACTERS):
             return None
         try:
             decoded = a2b_base64(token.translate(_FROM_URL_SAFE), strict_mode=True)
         except (Base64Error, ValueError):
             return None
-        signed, mac = decoded[:_SIGNED_BYTES], decoded[_SIGNED_BYTES:]
+        signed, mac = decoded[:-_MAC_BYTES], decoded[-_MAC_BYTES:]
         for position, key in enumerate(self._keys):
             if hmac.compare_digest(hmac.digest(key, signed, "sha256"), mac):
-                issued_at = int.from_bytes(signed[_ID_BYTES:], "big")
-                return VerifiedToken(SessionID(signed[:_ID_BYTES]), issued_at, position > 0)
+                issued_at = int.from_bytes(signed[_ID_BYTES:_TAG_FROM], "big")
+                return VerifiedToken(SessionID(signed[:_ID_BYTES]), issued_at, signed[_TAG_FROM:], position > 0)
         return None

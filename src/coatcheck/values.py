@@ -8,8 +8,10 @@ listed here are taken (a subclass would come back as its base), and nothing stor
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import is_dataclass
 from datetime import date, datetime, time, timedelta, timezone, tzinfo
 from decimal import Decimal
+from enum import Enum
 from typing import Any, Final, TypeAlias
 from uuid import UUID
 from zoneinfo import ZoneInfo
@@ -62,13 +64,21 @@ def check_key(key: object) -> str:
     if not isinstance(key, str):
         msg = f"A session's keys are strings, and this one is of type {type(key).__name__!r}"
         raise UnsupportedKey(msg)
-    if not key.isascii():
-        try:
-            key.encode()
-        except UnicodeEncodeError:
-            msg = f"The session key {key!a:.80} holds a lone surrogate, which can't be stored"
-            raise UnsupportedKey(msg) from None
+    if not is_text(key):
+        msg = f"The session key {key!a:.80} holds a lone surrogate, which can't be stored"
+        raise UnsupportedKey(msg)
     return key
+
+
+def is_text(text: str) -> bool:
+    """Tell whether a str is Unicode text: one with lone surrogates is not, and has no UTF-8."""
+    if text.isascii():
+        return True
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def encode(key: str, value: object) -> bytes:
@@ -119,12 +129,26 @@ def _portable(value: Any, depth: int) -> Any:
         return value
     writer = _WRITERS.get(kind)
     if writer is None:
-        msg = f"a value of type {kind.__qualname__!r}"
+        msg = f"a value of type {kind.__qualname__!r}{_hint(value)}"
         raise _CannotEncodeError(msg)
     if depth == 0:
-        msg = f"values nested deeper than {MAX_DEPTH} levels (in a {kind.__qualname__!r})"
+        msg = f"values nested deeper than {MAX_DEPTH} levels, or that hold themselves (in a {kind.__qualname__!r})"
         raise _CannotEncodeError(msg)
     return writer(value, depth - 1)
+
+
+def _hint(value: Any) -> str:
+    """Say what to keep in the place of values that people often try to keep."""
+    if isinstance(value, Enum):
+        return " (keep its .value)"
+    if is_dataclass(value) and not isinstance(value, type):
+        return " (keep dataclasses.asdict() of it)"
+    if hasattr(value, "model_dump"):
+        return " (keep its .model_dump())"
+    for base in (str, int, float, bytes, list, tuple, dict, set):
+        if isinstance(value, base):
+            return f" (keep {base.__name__}() of it; as it is, it would come back as a {base.__name__})"
+    return ""
 
 
 def _portable_int(value: int, _depth: int) -> int | Ext:

@@ -14,8 +14,10 @@ from typing import Any, Final, TypeAlias
 from msgspec import Raw
 
 from coatcheck import values
-from coatcheck.errors import ResponseStarted, UnsupportedValue
-from coatcheck.record import Record, Values
+from coatcheck.devices import Device
+from coatcheck.errors import ResponseStarted, SessionClosed, UnsupportedValue
+from coatcheck.events import Event
+from coatcheck.record import Login, Record, Values
 from coatcheck.token import SessionID
 
 
@@ -53,7 +55,7 @@ class _Derived:
 
     __slots__ = ("base", "operations", "result")
 
-    def __init__(self, operations: tuple[Operation, ...], base: Raw | None, result: bytes | None) -> None:
+    def __init__(self, operations: tuple[Operation, ...], base: Raw | _Nothing | None, result: bytes | None) -> None:
         self.operations = operations
         self.base = base
         self.result = result
@@ -73,11 +75,32 @@ class _Derived:
 Change: TypeAlias = bytes | _Derived | None
 """A key's new encoded value, the operations that make it, or None for a deletion."""
 
-Patch: TypeAlias = dict[str, Change]
-"""All that a request changed, in a form that can be applied to a newer record than the one it was made on."""
+Changes: TypeAlias = dict[str, Change]
 
 
-def apply(patch: Patch, base: Mapping[str, Raw]) -> Values:
+class Patch(Changes):
+    """All that a request changed, in a form that can be applied to a newer record than the one it was made on."""
+
+    __slots__ = ("life", "taken")
+
+    def __init__(self, life: int, taken: Changes) -> None:
+        super().__init__()
+        self.life = life
+        """Which of the sessions that the request has worked on, one after the other, it is of."""
+        self.taken = taken
+        """The explicit changes so far, to tell later ones from."""
+
+
+def _since(change: Change, taken: Change) -> Change:
+    """Give what remains of a change after a commit that took along an earlier state of it."""
+    if not isinstance(change, _Derived):
+        return change
+    done = len(taken.operations) if isinstance(taken, _Derived) and taken.base is change.base else 0
+    # What it was first applied to is no more: the operations are applied to whatever is found then.
+    return _Derived(change.operations[done:], NOTHING, change.result)
+
+
+def apply(patch: Changes, base: Mapping[str, Raw]) -> Values:
     """Give the values that `patch` makes of `base`."""
     merged = dict(base)
     for key, change in patch.items():
@@ -89,53 +112,61 @@ def apply(patch: Patch, base: Mapping[str, Raw]) -> Values:
     return merged
 
 
+_NO_CHANGES: Final = Patch(0, {})
+"""The patch of most requests. Made once, so it is of no request's life: what stores something needs its own."""
+
+
 class WorkingCopy:
     """See the module's docstring. Not for use by several threads at once."""
 
-    __slots__ = (
-        "_base",
-        "_changes",
-        "_live",
-        "accessed",
-        "by_older_key",
-        "cookie_is_stale",
-        "destroyed",
-        "issued_at_ms",
-        "issues_cookie",
-        "opened_at_ms",
-        "predecessor",
-        "record",
-        "remember",
-        "revision",
-        "sealed",
-        "session_id",
-        "standing",
-    )
+    # Most requests change few of these, so they are the class's until they do: making a working copy is on the path of
+    # every request.
+    session_id: SessionID | None = None
+    """None until somebody needs to know it."""
+    moved_to: str | None = None
+    """The store key that the session has, if the client's ID is an old one in its grace."""
+    user_tag = b""
+    """What the client's token says of whose session it is."""
+    by_older_key = False
+    standing = Standing.NEW
+    revision = b""
+    record: Record | None = None
+    remember: bool | None = None
+    login: Login | None = None
+    login_is_new = False
+    """Somebody logged in during this request."""
+    predecessor: SessionID | None = None
+    """The ID that the client has, if the session is to be renewed at the commit."""
+    predecessor_key = ""
+    """The store key that the session has until then."""
+    renewed_by_clock = False
+    destroyed: tuple[str, ...] = ()
+    """Store keys of sessions to end."""
+    accessed = False
+    closed = False
+    """Nobody is going to commit any more."""
+    sealed = False
+    """The response's headers have left: no cookie can be set any more."""
+    cookie_is_stale = False
+    """The client holds a cookie of our name that leads nowhere."""
+    issues_cookie = False
+    """The response has to carry a new token."""
+    successor_key = ""
+    """Of a session that another request renewed: the store key that it has now."""
+    attempts: tuple[tuple[bytes, Patch], ...] = ()
+    """Writes whose fate is not known, because the store failed: their revisions, and what they were to change."""
+    device: Callable[[], Device] | None = None
+    """Tells where the request comes from."""
+    noted: tuple[Event, ...] = ()
+    """What happened, for the application's handlers and the log."""
 
     def __init__(self, opened_at_ms: int) -> None:
         self.opened_at_ms = opened_at_ms
-        self.session_id: SessionID | None = None
-        """None until somebody needs to know it."""
         self.issued_at_ms = opened_at_ms
-        self.by_older_key = False
-        self.standing = Standing.NEW
-        self.revision = b""
-        self.record: Record | None = None
-        self.remember: bool | None = None
-        self.predecessor: SessionID | None = None
-        """The ID that the session has in the store, if it is to be renewed at the commit."""
-        self.destroyed: list[str] = []
-        """Store keys of sessions to end."""
-        self.accessed = False
-        self.sealed = False
-        """The response's headers have left: no cookie can be set any more."""
-        self.cookie_is_stale = False
-        """The client holds a cookie of our name that leads nowhere."""
-        self.issues_cookie = False
-        """The response has to carry a new token."""
         self._base: Mapping[str, Raw] = {}
         self._live: dict[str, Any] = {}
-        self._changes: Patch = {}
+        self._changes: Changes = {}
+        self._life = 1
 
     # --- identity ---------------------------------------------------------------------------------------------
 
@@ -145,6 +176,20 @@ class WorkingCopy:
         if self.session_id is None:
             self.session_id = SessionID.generate()
         return self.session_id
+
+    @property
+    def store_key(self) -> str:
+        """The key that the session has in the store, or is going to have."""
+        return self.moved_to or self.identity.store_key
+
+    @property
+    def lock_key(self) -> str:
+        """The key that the session is known by to others who may be at work on it in this process."""
+        return self.predecessor_key if self.predecessor is not None else self.store_key
+
+    def note(self, event: Event) -> None:
+        """Remember that something happened."""
+        self.noted += (event,)
 
     @property
     def stored(self) -> Record:
@@ -160,42 +205,113 @@ class WorkingCopy:
         self.revision = revision
         self.record = record
         self.remember = record.remember
+        self.login = record.login
+        self.login_is_new = False
         self._base = record.values
 
-    def committed(self, revision: bytes, record: Record, expected: Values) -> None:
-        """Take in what was just stored; `expected` is what our changes made of the record that we had found."""
+    def attempt(self, revision: bytes, patch: Patch) -> None:
+        """Remember that a patch is about to be written with this revision."""
+        self.attempts += ((revision, patch),)
+
+    def failed_attempt(self, revision: bytes) -> None:
+        """Forget a write that is known not to have happened."""
+        self.attempts = tuple(attempt for attempt in self.attempts if attempt[0] != revision)
+
+    def refreshed(self, revision: bytes, record: Record) -> None:
+        """Take in a newer record, and keep what was changed."""
+        for key in list(self._live):
+            if key not in self._changes and record.values.get(key) != self._base.get(key):
+                self._refresh(key, record.values.get(key), self._base.get(key))
+        self.found(revision, record)
+
+    def committed(self, revision: bytes, record: Record, expected: Values, patch: Patch) -> None:
+        """Take in what was just stored.
+
+        Args:
+            revision: the record's revision.
+            record: what is stored.
+            expected: what our changes made of the record that we had found.
+            patch: the changes that were stored. What was changed since, while the store was at work, stays to be
+                committed.
+        """
+        if patch.life != self._life:
+            return  # the session was let go of while the store was at work
+        taken = patch.taken
+        newer = {key: change for key, change in self._changes.items() if change is not taken.get(key, NOTHING)}
         if record.values is not expected:
             for key in list(self._live):
-                if record.values.get(key) != expected.get(key):
-                    del self._live[key]  # another request had a part in it; the next read sees what the store holds
-        self._changes.clear()
+                if key not in newer and record.values.get(key) != expected.get(key):
+                    self._refresh(key, record.values.get(key), expected.get(key))
+        for key, change in patch.items():
+            if isinstance(change, _Derived) and change.base is NOTHING and key not in newer and key in self._live:
+                shown = None if change.result is None else Raw(change.result)
+                self._refresh(key, record.values.get(key), shown)
+        self._changes = {key: _since(change, taken.get(key)) for key, change in newer.items()}
+        self.attempts = ()
         self.found(revision, record)
+
+    def _refresh(self, key: str, stored: Raw | None, expected: Raw | None) -> None:
+        """Another request had a part in this value: let what was handed out show what the store holds."""
+        live = self._live[key]
+        if expected is not None and values.encode(key, live) != bytes(expected):
+            return  # it was changed again meanwhile, and the next commit decides
+        value: Any = NOTHING if stored is None else values.decode(key, stored)
+        if isinstance(live, list) and isinstance(value, list):
+            live[:] = value
+        elif isinstance(live, dict | set) and type(value) is type(live):
+            live.clear()
+            live.update(value)
+        else:
+            del self._live[key]  # the next read decodes it
 
     def let_go(self, standing: Standing) -> None:
         """Forget the session at hand. With `Standing.NEW`, what follows belongs to a new one."""
+        self._life += 1
         self.standing = standing
         self.session_id = None
         self.revision = b""
         self.record = None
         self.remember = None
+        self.login = None
+        self.login_is_new = False
+        self.moved_to = None
         self.predecessor = None
+        self.renewed_by_clock = False
         self.issues_cookie = False
+        self.successor_key = ""
+        self.attempts = ()
         self._base = {}
         self._live.clear()
         self._changes.clear()
 
-    def renew(self) -> None:
+    def renew(self, *, by_clock: bool = False) -> None:
         """Take a new ID. Of a session that is stored, the commit moves the record there."""
         if self.standing is Standing.STORED:
-            self.predecessor = self.predecessor or self.identity
-        elif self.standing is not Standing.NEW:
-            self.let_go(Standing.NEW)
+            if self.predecessor is None:
+                self.predecessor, self.predecessor_key = self.identity, self.store_key
+            self.renewed_by_clock = by_clock
+        else:
+            self.standing = Standing.NEW  # what this request has set so far belongs to it
         self.session_id = None
+        self.moved_to = None
+
+    def take_back_renewal(self) -> None:
+        """Keep the ID that the client has after all."""
+        if self.predecessor is not None:
+            self.session_id, self.predecessor = self.predecessor, None
+            old_key = self.session_id.store_key
+            self.moved_to = None if self.predecessor_key == old_key else self.predecessor_key
 
     def destroy(self) -> None:
         """Mark the stored session, if there is one, to be ended; what follows belongs to a new one."""
-        if self.standing in (Standing.STORED, Standing.UNLOADED):
-            self.destroyed.append((self.predecessor or self.identity).store_key)
+        is_known = self.standing is Standing.STORED or (
+            self.standing is Standing.UNLOADED and self.session_id is not None
+        )
+        if self.successor_key:
+            self.destroyed += (self.successor_key,)
+            self.cookie_is_stale = True
+        elif is_known:
+            self.destroyed += (self.store_key if self.predecessor is None else self.predecessor_key,)
             self.cookie_is_stale = True
         self.let_go(Standing.NEW)
 
@@ -203,9 +319,10 @@ class WorkingCopy:
         """Take back all that was changed and not committed, except that the session was destroyed."""
         self._live.clear()
         self._changes.clear()
-        if self.predecessor is not None:
-            self.session_id, self.predecessor = self.predecessor, None
+        self.take_back_renewal()
         self.remember = None if self.record is None else self.record.remember
+        self.login = None if self.record is None else self.record.login
+        self.login_is_new = False
 
     # --- reading ----------------------------------------------------------------------------------------------
 
@@ -247,6 +364,11 @@ class WorkingCopy:
         self._live.pop(key, None)
         self._changes[key] = None
 
+    def clear(self) -> None:
+        """Delete all keys, without decoding anything."""
+        self._changes = dict.fromkeys(self.keys())
+        self._live.clear()
+
     def operate(self, key: str, operation: Operation) -> Any:
         """Apply an operation now, and again at the commit if another request changed the key meanwhile.
 
@@ -255,12 +377,17 @@ class WorkingCopy:
         values.check_key(key)
         current = self.read(key) if self.has(key) else NOTHING
         change = self._change_so_far(key)
+        before = None if current is NOTHING else values.encode(key, current)
         try:
             result = operation(current)
-        except InapplicableError as error:
-            msg = f"session[{key!r:.80}] {error}"
-            raise UnsupportedValue(msg) from None
-        encoded = None if result is NOTHING else values.encode(key, result)
+            encoded = None if result is NOTHING else values.encode(key, result)
+        except Exception as error:
+            if before is not None:
+                self._live[key] = values.decode(key, before)  # as it was: the operation may have begun to change it
+            if isinstance(error, InapplicableError):
+                msg = f"session[{key!r:.80}] {error}"
+                raise UnsupportedValue(msg) from None
+            raise
         if isinstance(change, _Derived):
             self._changes[key] = _Derived((*change.operations, operation), change.base, encoded)
         elif change is NOTHING:
@@ -303,7 +430,9 @@ class WorkingCopy:
 
         Raises UnsupportedValue when a value that was handed out now holds something that can't be stored.
         """
-        patch: Patch = {}
+        if not self._changes and all(type(value) in values.IMMUTABLE for value in self._live.values()):
+            return _NO_CHANGES
+        patch = self.empty_patch()
         for key in [*self._live, *(key for key in self._changes if key not in self._live)]:
             change = self._change_so_far(key)
             if change is NOTHING:
@@ -313,6 +442,15 @@ class WorkingCopy:
             if result != (None if found is None else bytes(found)):
                 patch[key] = change
         return patch
+
+    def empty_patch(self) -> Patch:
+        """Give a patch that changes nothing."""
+        return Patch(self._life, dict(self._changes))
+
+    def check_open(self) -> None:
+        """Raise SessionClosed when nobody is going to commit any more."""
+        if self.closed:
+            raise SessionClosed
 
     def check_cookie_can_be_set(self, reason: str) -> None:
         """Raise ResponseStarted when the headers have left."""

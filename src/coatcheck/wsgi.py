@@ -2,17 +2,24 @@
 
 The headers of a response leave when its session is stored, never before. PEP 3333 lets an application call
 `start_response` long before its headers leave, so they are held back until there is a body to send: what a handler
-changes until then counts. What it changes later, in a streaming body, is stored when the body ends.
+changes until then counts. What it changes later, in a streaming body, is stored before the next chunk leaves.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from datetime import timedelta
+from functools import partial
+from http import HTTPStatus
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+from urllib.parse import quote
 
+from coatcheck import outage
+from coatcheck.devices import Device
 from coatcheck.errors import ConfigurationError, StoreUnavailable
-from coatcheck.headers import TEXT, UNAVAILABLE_BODY, UNAVAILABLE_HEADERS
+from coatcheck.guard import Guard, Request
+from coatcheck.headers import TEXT
 from coatcheck.sessions import SyncSession, SyncSessions
 
 if TYPE_CHECKING:
@@ -20,6 +27,9 @@ if TYPE_CHECKING:
 
 ExcInfo: TypeAlias = tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]
 Load: TypeAlias = Literal["eager", "lazy"]
+
+_COOKIES: Final = "coatcheck.cookies"
+"""The environ's key for the names of the cookies that are taken."""
 
 ENVIRON_KEY: Final = "coatcheck.session"
 """Where the middleware puts the session, unless it is given another key."""
@@ -61,15 +71,15 @@ class SessionMiddleware:
         self._sessions = sessions
         self._environ_key = environ_key
         self._is_eager = load == "eager"
+        self._outages = outage.OutageLog()
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Run the application for one request."""
-        if self._environ_key in environ:
-            msg = f"Two session middlewares have the same environ_key {self._environ_key!r}; give one of them another"
-            raise ConfigurationError(msg)
+        self._check_names(environ)
         header = environ.get("HTTP_COOKIE")
         # PEP 3333: header values are str that hold bytes, decoded as Latin-1.
-        session = self._sessions.begin([] if header is None else [header.encode("latin-1", "replace")])
+        cookies = [] if header is None else [header.encode("latin-1", "replace")]
+        session = self._sessions.begin(cookies, partial(_device, environ))
         response = _Response(self._sessions, session, start_response)
         try:
             if self._is_eager:
@@ -77,16 +87,63 @@ class SessionMiddleware:
             environ[self._environ_key] = session
             body = self._app(environ, response.start)
             if isinstance(body, list | tuple) or _is_file(body, environ):
-                response.send_headers()  # the application is done; the server may want the body as it is
+                response.send_headers_of(body)  # the application is done; the server may want the body as it is
                 return body
-        except StoreUnavailable:
+            return _Body(body, response, self._outages)
+        except StoreUnavailable as error:
+            response.failed()
             if response.has_left:
                 raise
-            return _refuse(start_response)
+            self._outages.report(error)
+            return response.refuse()
         except BaseException:
-            self._sessions.abandon(session)
+            response.failed()
             raise
-        return _Body(body, response)
+
+    def _check_names(self, environ: WSGIEnvironment) -> None:
+        """Refuse two middlewares that would write to the same place, here or in the browser."""
+        if self._environ_key in environ:
+            msg = f"Two session middlewares have the same environ_key {self._environ_key!r}; give one of them another"
+            raise ConfigurationError(msg)
+        cookie = self._sessions.config.cookie.full_name
+        cookies = environ.get(_COOKIES, ())
+        if cookie in cookies:
+            msg = f"Two session middlewares use the same cookie {cookie!r}; give one of them CookieConfig(name=...)"
+            raise ConfigurationError(msg)
+        environ[_COOKIES] = (*cookies, cookie)
+
+
+def require_login(
+    app: WSGIApplication, *, login_path: str = "/login", within: timedelta | None = None, environ_key: str = ENVIRON_KEY
+) -> WSGIApplication:
+    """Let only those who are logged in reach an application. See `coatcheck.asgi.require_login`."""
+    guard = Guard(login_path=login_path, within=within)
+
+    def guarded(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        refusal = guard.refusal(environ[environ_key], _request(environ))
+        if refusal is None:
+            return app(environ, start_response)
+        status = HTTPStatus(refusal.status)
+        start_response(f"{status} {status.phrase}", list(refusal.headers))
+        return [refusal.body]
+
+    return guarded
+
+
+def _request(environ: WSGIEnvironment) -> Request:
+    # PEP 3333: the path is decoded as Latin-1 and no longer percent-encoded.
+    path = quote((environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")).encode("latin-1", "replace"))
+    query = environ.get("QUERY_STRING", "")
+    return Request(
+        environ["REQUEST_METHOD"],
+        f"{path}?{query}" if query else path,
+        environ.get("HTTP_ACCEPT", ""),
+        environ.get("HTTP_SEC_FETCH_MODE", ""),
+    )
+
+
+def _device(environ: WSGIEnvironment) -> Device:
+    return Device(environ.get("HTTP_USER_AGENT"), environ.get("REMOTE_ADDR"))
 
 
 def _is_file(body: Iterable[bytes], environ: WSGIEnvironment) -> bool:
@@ -140,25 +197,50 @@ class _Response:
         assert self._write is not None  # noqa: S101 (send_headers has set it)
         return self._write(data)
 
+    def send_headers_of(self, body: Iterable[bytes]) -> None:
+        """The same for a body that is handed on as it is. If it is not, it has to be closed here."""
+        try:
+            self.send_headers()
+        except BaseException:
+            close: Any = getattr(body, "close", None)
+            if close is not None:
+                close()
+            raise
+
     def refuse(self) -> Iterable[bytes]:
-        """Answer that the store can't be reached."""
+        """Answer that the store can't be reached. What was stored before that may need a cookie all the same."""
         self.has_left = True
-        return _refuse(self._start_response)
+        headers = list(outage.HEADERS)
+        TEXT.add(headers, accessed=False, set_cookie=self._sessions.lifecycle.cookie(self._session._work))
+        self._start_response("503 Service Unavailable", headers)
+        return [outage.BODY]
+
+    def save(self) -> None:
+        """Store what was changed since the headers left."""
+        self._session.save()
+
+    def failed(self) -> None:
+        """Drop what was changed, because the application failed."""
+        try:
+            self._sessions.abandon(self._session)
+        except StoreUnavailable as error:  # must not take the place of what the application raised
+            outage.log_loss(error)
 
     def finish(self, *, failed: bool) -> None:
         """Store what was changed while the body was sent."""
         if failed or not self.has_left:
-            self._sessions.abandon(self._session)
+            self.failed()
         else:
-            self._session.save()
+            self.save()
 
 
 class _Body:
     """A body that is made while it is sent."""
 
-    __slots__ = ("_body", "_failed", "_iterator", "_refusal", "_response")
+    __slots__ = ("_body", "_failed", "_iterator", "_outages", "_refusal", "_response")
 
-    def __init__(self, body: Iterable[bytes], response: _Response) -> None:
+    def __init__(self, body: Iterable[bytes], response: _Response, outages: outage.OutageLog) -> None:
+        self._outages = outages
         self._body = body
         self._iterator = iter(body)
         self._response = response
@@ -172,23 +254,36 @@ class _Body:
         if self._refusal is not None:
             return next(self._refusal)
         try:
-            try:
-                chunk = next(self._iterator)
-            except StopIteration:
-                self._response.send_headers()
-                raise
-            self._response.send_headers()
+            return self._next_chunk()
         except StopIteration:
             raise
-        except StoreUnavailable:
+        except StoreUnavailable as error:
             self._failed = True
             if self._response.has_left:
                 raise
+            self._outages.report(error)
+            self._response.failed()
             self._refusal = iter(self._response.refuse())
             return next(self._refusal)
         except BaseException:
             self._failed = True
             raise
+
+    def _next_chunk(self) -> bytes:
+        """Give the next chunk, after storing what it may be about."""
+        if self._response.has_left:
+            chunk = next(self._iterator)
+            self._response.save()
+            return chunk
+        # The headers leave with the first chunk that has something in it (PEP 3333), or at the end.
+        chunk = b""
+        try:
+            while not chunk:
+                chunk = next(self._iterator)
+        except StopIteration:
+            self._response.send_headers()
+            raise
+        self._response.send_headers()
         return chunk
 
     def close(self) -> None:
@@ -202,8 +297,3 @@ class _Body:
             raise
         finally:
             self._response.finish(failed=self._failed)
-
-
-def _refuse(start_response: StartResponse) -> Iterable[bytes]:
-    start_response("503 Service Unavailable", list(UNAVAILABLE_HEADERS))
-    return [UNAVAILABLE_BODY]

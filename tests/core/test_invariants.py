@@ -428,6 +428,81 @@ def test_the_cookie_lives_as_long_as_the_session_can_and_at_most_400_days(kind: 
     assert f"Max-Age={400 * 86_400};" in (face.respond(session) or "")
 
 
+def test_a_session_ends_exactly_when_its_time_is_over(timed: Face, clock: ManualClock) -> None:
+    token = timed.new(a=1)
+    clock.advance(timedelta(hours=2))
+    assert timed.stored(token) is None
+    token = timed.new(a=1)
+    for _ in range(7 * 24 - 1):
+        clock.advance(timedelta(hours=1))
+        session = timed.request(token)
+        session.get("a")
+        timed.respond(session)
+        token = session.token
+    clock.advance(timedelta(hours=1) - timedelta(milliseconds=2))
+    assert timed.stored(token) == {"a": 1}
+    clock.advance(timedelta(milliseconds=2))
+    assert timed.stored(token) is None
+
+
+def test_a_write_extends_a_session_like_any_use(timed: Face, clock: ManualClock) -> None:
+    token = timed.new(n=0)
+    clock.advance(timedelta(hours=1))
+    session = timed.request(token)
+    session.increment("n")
+    set_cookie = timed.respond(session)
+    assert session.token in (set_cookie or "")
+    clock.advance(timedelta(hours=1, minutes=59))
+    assert timed.stored(session.token) == {"n": 1}
+
+
+def test_a_token_from_a_clock_that_is_ahead_does_not_keep_a_session_from_being_extended(
+    timed: Face, clock: ManualClock
+) -> None:
+    clock.advance(timedelta(hours=5))
+    token = timed.new(n=0)
+    clock.advance(-timedelta(hours=5))
+    session = timed.request(token)
+    session.get("n")
+    assert timed.respond(session) is not None
+
+
+def test_another_requests_choice_of_remember_survives_a_conflict(face: Face) -> None:
+    token = face.new(a=1)
+    session, other = face.request(token), face.request(token)
+    other.remember(False)
+    face.respond(other)
+    session["a"] = 2
+    face.respond(session)
+    again = face.request(token)
+    again.remember(False)
+    assert face.respond(again) is None
+
+
+def test_a_failed_request_does_not_change_what_remember_says(face: Face) -> None:
+    token = face.new(a=1)
+    session = face.request(token)
+    session.remember(False)
+    face.respond(session, status=500)
+    session["late"] = 1
+    face.save(session)
+    again = face.request(token)
+    again.remember(False)
+    assert face.respond(again) is not None
+
+
+def test_a_logout_that_the_store_could_not_do_is_done_by_the_next_try(spied: Face, spy: Spy) -> None:
+    token = spied.new(a=1)
+    session = spied.request(token)
+    session.destroy()
+    spy.error = StoreUnavailable("down")
+    with pytest.raises(StoreUnavailable):
+        spied.respond(session)
+    spy.error = None
+    spied.respond(session)
+    assert spied.stored(token) is None
+
+
 # --- keys that rotate -------------------------------------------------------------------------------------------------
 
 
@@ -458,7 +533,14 @@ def test_a_record_that_can_not_be_decoded_is_reported_kept_and_the_client_starts
     handle = spied.request(token).handle
     records = spy.inner._table._records
     expires_at, good = records[handle]
-    for bad in (b"", b"garbage", good[:-1], good[:20] + bytes([good[20] ^ 1]) + good[21:], b"\x63" + good[1:], good + b"\x00"):
+    for bad in (
+        b"",
+        b"garbage",
+        good[:-1],
+        good[:20] + bytes([good[20] ^ 1]) + good[21:],
+        b"\x63" + good[1:],
+        good + b"\x00",
+    ):
         records[handle] = (expires_at, bad)
         caplog.clear()
         session = spied.request(token)
@@ -523,7 +605,7 @@ def test_an_answer_meant_for_another_session_is_refused_and_the_connections_are_
     session = spied.request(alice)
     assert session["user"] == "alice"
     assert spy.calls == ["load", "reset", "load"]
-    assert "belongs to the session" in caplog.text
+    assert "belongs to" in caplog.text
 
 
 def test_a_record_that_was_moved_to_another_key_is_nobodys_session(spied: Face, spy: Spy) -> None:
@@ -560,9 +642,12 @@ def test_the_store_never_sees_the_id(spied: Face, spy: Spy) -> None:
 # --- 10. bounded ------------------------------------------------------------------------------------------------------
 
 
-def test_a_commit_gives_up_after_a_bounded_number_of_conflicts(spied: Face, spy: Spy) -> None:
+def test_a_commit_gives_up_after_a_bounded_number_of_conflicts(
+    spied: Face, spy: Spy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("coatcheck.operations._LONGEST_PAUSE_S", 0)
     from coatcheck.errors import TooManyConflicts
-    from coatcheck.lifecycle import MAX_CONFLICTS
+    from coatcheck.keeper import MAX_CONFLICTS
 
     token = spied.new(n=0)
     session = spied.request(token)

@@ -10,22 +10,33 @@ from msgspec import Raw
 from coatcheck import record as records
 from coatcheck import values
 from coatcheck.errors import ForeignRecord, UndecodableRecord
-from coatcheck.record import Moved, Record
+from coatcheck.record import AnyRecord, IndexEntry, Login, Moved, Record, UserEpoch, UserIndex
 
 KEY = "00112233445566778899aabbccddeeff00112233"
-RECORD = Record(1, 2, True, {"user": Raw(values.encode("user", "alice"))})
+RECORD = Record(1, 2, 2, True, None, {"user": Raw(values.encode("user", "alice"))})
+LOGGED_IN = Record(1, 2, 3, None, Login("alice", 2, 0, "Firefox", "192.0.2.0"), {})
 DATA = records.encode(KEY, b"revision", RECORD)
 
 
-@pytest.mark.parametrize("record", [RECORD, Record(0, 0, None, {}), Moved(KEY, 5)])
-def test_a_record_comes_back_with_its_revision(record: Record | Moved) -> None:
+@pytest.mark.parametrize(
+    "record",
+    [
+        RECORD,
+        Record(0, 0, 0, None, None, {}),
+        Moved(KEY, 5, 0),
+        LOGGED_IN,
+        UserIndex({KEY: IndexEntry(1, 2, 3)}),
+        UserEpoch(5),
+    ],
+)
+def test_a_record_comes_back_with_its_revision(record: AnyRecord) -> None:
     assert records.decode(KEY, records.encode(KEY, b"revision", record)) == (b"revision", record)
 
 
 def test_records_stay_readable_from_version_to_version() -> None:
     # Fixed bytes: were the format to change unnoticed, a deploy would log everybody out.
     stored = bytes.fromhex(
-        "017265766973696f6e907e1e5800112233445566778899aabbccddeeff00112233940102c381a475736572a5616c696365"
+        "017265766973696f6ec636ec2700112233445566778899aabbccddeeff0011223396010202c3c081a475736572a5616c696365"
     )
     assert stored == DATA
     assert records.decode(KEY, stored) == (b"revision", RECORD)
@@ -61,7 +72,7 @@ def test_no_bytes_raise_another_error(data: bytes) -> None:
 
 
 def test_a_body_nested_without_end_does_not_overflow_the_stack() -> None:
-    record = Record(1, 2, None, {"deep": Raw(b"\x91" * 100_000 + b"\x90")})
+    record = Record(1, 2, 2, None, None, {"deep": Raw(b"\x91" * 100_000 + b"\x90")})
     with pytest.raises(UndecodableRecord):
         records.decode(KEY, records.encode(KEY, b"revision", record))
 

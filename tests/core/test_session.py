@@ -14,6 +14,7 @@ from coatcheck import Flash
 from coatcheck.errors import (
     RecordTooLarge,
     ResponseStarted,
+    SessionClosed,
     SessionNotFound,
     SessionNotLoaded,
     UnsupportedKey,
@@ -361,8 +362,75 @@ def test_a_job_that_fails_stores_nothing_but_an_end(face: Face) -> None:
     assert face.stored(token) is None
 
 
-@pytest.mark.parametrize("token", ["", "x", "x" * 92, "\u20ac" * 92])
-def test_opening_by_a_token_that_leads_nowhere_is_an_error(face: Face, token: str) -> None:
+def test_refreshing_shows_what_others_stored_and_keeps_what_was_changed_here(face: Face) -> None:
+    token = face.new(n=1, cart=["a"], mine=0)
+    session, other = face.request(token), face.request(token)
+    cart = session["cart"]
+    session["mine"] = 1
+    other["n"] = 2
+    other["cart"].append("b")
+    face.respond(other)
+    face.run(session.refresh())
+    assert (session["n"], session["mine"], cart) == (2, 1, ["a", "b"])
+    face.respond(session)
+    assert face.stored(token) == {"n": 2, "cart": ["a", "b"], "mine": 1}
+    face.revoke(token)
+    session = face.request(face.new(a=1))
+    face.revoke(session.token)
+    face.run(session.refresh())
+    assert session.has_ended
+    assert dict(session) == {}
+
+
+def test_a_change_after_the_block_of_open_is_an_error(face: Face) -> None:
+    async def job() -> Any:
+        async with face.sessions.open() as session:
+            session["a"] = 1
+        return session
+
+    def sync_job() -> Any:
+        with face.sessions.open() as session:
+            session["a"] = 1
+        return session
+
+    session = face.run(job()) if face.kind == "async" else sync_job()
+    assert session["a"] == 1
+    for change in (
+        lambda: session.update(a=2),
+        lambda: session.pop("a"),
+        lambda: session.increment("a"),
+        session.clear,
+        session.destroy,
+        session.renew,
+        lambda: session.login("alice"),
+        lambda: session.remember(True),
+    ):
+        with pytest.raises(SessionClosed):
+            change()
+
+
+def test_a_job_whose_session_ends_in_the_middle_is_told(face: Face) -> None:
+    token = face.new(a=1)
+
+    async def job() -> None:
+        async with face.sessions.open(token) as session:
+            session["a"] = 2
+            other = face.sessions.begin([f"__Host-session={token}".encode()])
+            await other.load()
+            other.destroy()
+            await face.sessions.conclude(other, 200)
+
+    def sync_job() -> None:
+        with face.sessions.open(token) as session:
+            session["a"] = 2
+            face.revoke(token)
+
+    with pytest.raises(SessionNotFound, match="ended while"):
+        face.run(job()) if face.kind == "async" else sync_job()
+
+
+@pytest.mark.parametrize("token", [None, "", "x", "x" * 92, "\u20ac" * 92])
+def test_opening_by_a_token_that_leads_nowhere_is_an_error(face: Face, token: Any) -> None:
     async def job() -> None:
         async with face.sessions.open(token):
             pass

@@ -20,7 +20,7 @@ from servers import Server, server_binaries
 import coatcheck
 from coatcheck import CookieConfig, Sessions
 from coatcheck.demo.app import create_app
-from coatcheck.demo.observed import ObservedStore
+from coatcheck.demo.observed import observed
 from coatcheck.stores.memory import MemoryStore
 from coatcheck.testing import ManualClock
 
@@ -50,7 +50,7 @@ def store(clock: ManualClock) -> MemoryStore:
 @pytest.fixture
 def sessions(store: MemoryStore, clock: ManualClock) -> Sessions:
     return Sessions(
-        ObservedStore(store),
+        observed(store),
         secret_keys=["a secret key for tests, 32 bytes or more"],
         cookie=CookieConfig(secure=False),
         clock=clock,

@@ -117,6 +117,13 @@ def test_a_client_that_would_decode_records_as_text_is_refused() -> None:
         RedisStore(redis.asyncio.Redis(decode_responses=True))
 
 
+def test_a_client_of_the_other_kind_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match=r"RedisStore needs a redis\.asyncio\.Redis"):
+        RedisStore(redis.Redis())  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError, match=r"SyncRedisStore needs a redis\.Redis"):
+        SyncRedisStore(redis.asyncio.Redis())  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("prefix", ["", "a\nb", "\u20ac"])
 def test_a_prefix_that_can_not_work_is_refused(prefix: str) -> None:
     with pytest.raises(ConfigurationError, match="prefix"):

@@ -356,3 +356,98 @@ def test_expired_rows_are_swept_in_small_steps_by_later_writes(path: Path) -> No
         counts.append(rows(path))
     assert counts == [301, 102, 3, 4]
     store.close()
+
+
+# --- threads and signals ----------------------------------------------------------------------------------------------
+
+
+def test_closing_while_other_threads_read_crashes_nothing(path: Path) -> None:
+    # In a process of its own: what would go wrong is not an exception.
+    result = run_python(
+        """
+        import sys, threading
+        from coatcheck.stores.sqlite import SyncSQLiteStore
+        store = SyncSQLiteStore(sys.argv[1])
+        record = b"\\x01revision" + b"x" * 5_000
+        for number in range(200):
+            store.create(f"{number:040x}", record, 3_600_000)
+        ended = threading.Event()
+        def read():
+            while not ended.is_set():
+                assert store.load(*(f"{number:040x}" for number in range(50))) == [record] * 50
+        threads = [threading.Thread(target=read) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for _ in range(30):
+            store.close()
+        ended.set()
+        for thread in threads:
+            thread.join()
+        """,
+        str(path),
+    )
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+def test_a_thread_that_can_not_be_started_fails_its_write_and_no_later_one(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = SQLiteStore(path)
+
+    async def run() -> None:
+        def refuse() -> Any:
+            message = "can't start new thread"
+            raise RuntimeError(message)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(store._current, "_own_thread", refuse)
+            with pytest.raises(StoreUnavailable, match="new thread"):
+                await store.create(KEY, RECORD, HOUR_MS)
+        assert await store.load(KEY) == [None]
+        assert await store.create(KEY, RECORD, HOUR_MS) is True
+        await store.close()
+
+    asyncio.run(run())
+
+
+def test_a_signal_in_the_middle_of_a_commit_acknowledges_nothing_that_was_rolled_back(store: SyncSQLiteStore) -> None:
+    store.create(KEY, RECORD, HOUR_MS)
+    database = store._database()
+    neighbour = sqlite._Write(
+        lambda connection, now_ms: sqlite._create("1" * 40, RECORD, HOUR_MS, connection, now_ms), None
+    )
+
+    def interrupted(_connection: Any, _now_ms: int) -> None:
+        raise KeyboardInterrupt
+
+    database._waiting.append(neighbour)
+    with pytest.raises(KeyboardInterrupt):
+        database.write(interrupted)
+    assert neighbour.is_done
+    with pytest.raises(StoreUnavailable):
+        neighbour.outcome()
+    assert store.load("1" * 40) == [None]
+    assert store.create("1" * 40, RECORD, HOUR_MS) is True
+
+
+def test_a_durable_store_waits_for_the_disk(path: Path) -> None:
+    for durable, synchronous in ((False, 1), (True, 2)):
+        store = SyncSQLiteStore(path, durable=durable)
+        store.touch(KEY, HOUR_MS)
+        writer = store._current._writer
+        assert writer is not None
+        assert writer.execute("PRAGMA synchronous").fetchone() == (synchronous,)
+        store.close()
+
+
+def test_a_store_is_used_again_after_an_error(store: SyncSQLiteStore, path: Path) -> None:
+    store.create(KEY, RECORD, HOUR_MS)
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("ALTER TABLE coatcheck_sessions RENAME TO away")
+    for call in (lambda: store.load(KEY), lambda: store.create("1" * 40, RECORD, HOUR_MS)):
+        with pytest.raises(StoreUnavailable):
+            call()
+    other.execute("ALTER TABLE away RENAME TO coatcheck_sessions")
+    other.close()
+    assert store.load(KEY) == [RECORD]
+    assert store.create("1" * 40, RECORD, HOUR_MS) is True

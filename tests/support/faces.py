@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ClassVar, Literal
 
 from coatcheck import Session, Sessions, SyncSession, SyncSessions
@@ -21,10 +22,11 @@ class Face:
     _open: ClassVar[list[Face]] = []
 
     def __init__(self, kind: Kind, store: Any, **settings: Any) -> None:
-        self._open.append(self)
-        self._runner = asyncio.Runner()
+        self.kind = kind
         settings.setdefault("secret_keys", [KEY])
         self.sessions: Any = (Sessions if kind == "async" else SyncSessions)(store, **settings)
+        self._runner = asyncio.Runner()
+        self._open.append(self)
 
     def run(self, result: Any) -> Any:
         """Wait for what a method gave, if it has to be awaited."""
@@ -47,6 +49,50 @@ class Face:
         """End the request; give the Set-Cookie value."""
         set_cookie: str | None = self.run(self.sessions.conclude(session, status))
         return set_cookie
+
+    def run_steps(self, steps: Any) -> Any:
+        """Carry out steps of the rules."""
+        return self.run(self.sessions.run(steps))
+
+    def listed(self, infos: Any) -> list[Any]:
+        """Collect what an iterator or async iterator gives."""
+        if not hasattr(infos, "__aiter__"):
+            return list(infos)
+
+        async def collect() -> list[Any]:
+            return [info async for info in infos]
+
+        return list(self.run(collect()))
+
+    def conclude_together(self, sessions: list[AnySession]) -> list[Any]:
+        """End many requests at the same time, in tasks or in threads. Gives their cookies, or what was raised."""
+        if self.kind == "async":
+
+            async def conclude_all() -> list[Any]:
+                return await asyncio.gather(
+                    *(self.sessions.conclude(session, 200) for session in sessions), return_exceptions=True
+                )
+
+            return list(self.run(conclude_all()))
+
+        def conclude(session: AnySession) -> Any:
+            try:
+                return self.sessions.conclude(session, 200)
+            except Exception as error:  # noqa: BLE001
+                return error
+
+        with ThreadPoolExecutor(len(sessions)) as threads:
+            return list(threads.map(conclude, sessions))
+
+    def everything(self) -> bytes:
+        """Give all that the store holds, in one piece."""
+        cursor, held = "", b""
+        while True:
+            keys, cursor = self.run(self.sessions.store.scan(cursor, 100))
+            if keys:
+                held += b"".join(data or b"" for data in self.run(self.sessions.store.load(*keys)))
+            if not cursor:
+                return held
 
     def save(self, session: AnySession) -> None:
         self.run(session.save())

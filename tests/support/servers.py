@@ -37,7 +37,8 @@ class Server:
         self._binary = binary
         self._options = options
         self.port = free_port()
-        self.url = f"redis://127.0.0.1:{self.port}/0"
+        # Patient, so that a machine that is busy with other things fails no test.
+        self.url = f"redis://127.0.0.1:{self.port}/0?socket_timeout=30&socket_connect_timeout=30"
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:

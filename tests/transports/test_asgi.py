@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from coatcheck import CookieConfig, Session, Sessions, SyncSessions
-from coatcheck.asgi import SessionMiddleware
-from coatcheck.errors import ConfigurationError, ResponseStarted, StoreUnavailable, UnsupportedValue
+from coatcheck.asgi import SessionMiddleware, require_login
+from coatcheck.errors import (
+    ConfigurationError,
+    RecordTooLarge,
+    ResponseStarted,
+    SessionNotLoaded,
+    StoreUnavailable,
+    UnsupportedValue,
+)
 from coatcheck.stores.memory import MemoryStore
+from coatcheck.testing import ManualClock
 
 pytestmark = pytest.mark.anyio
 
@@ -102,13 +111,14 @@ class Site:
         self.sessions = Sessions(self.store, secret_keys=[KEY])
         self.options = options
         self.cookie: str | None = None
+        self.extra_headers: list[tuple[bytes, bytes]] = []
 
     async def run(self, exchange: Exchange, handler: Handler, kind: str = "http", **scope: Any) -> Exchange:
         async def app(scope: Any, receive: Any, send: Any) -> None:
             exchange._send, exchange._receive = send, receive
             await handler(scope["session"], exchange)
 
-        headers = [(b"host", b"example.test")]
+        headers = [(b"host", b"example.test"), *self.extra_headers]
         if self.cookie is not None:
             headers.append((b"cookie", self.cookie.encode()))
         middleware = SessionMiddleware(app, self.sessions, **self.options)
@@ -136,6 +146,7 @@ class Site:
 
     async def log_in(self) -> None:
         async def handler(session: Session, exchange: Exchange) -> None:
+            await session.load()
             session["user"] = "alice"
             await exchange.respond()
 
@@ -392,6 +403,29 @@ async def test_while_the_store_is_down_the_answer_is_503_and_nobody_is_logged_ou
     assert await site.stored() == {"user": "alice"}
 
 
+async def test_the_log_says_why_requests_are_answered_by_503_but_not_for_each(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    site.store.fails.add("create")
+
+    async def handler(session: Session, exchange: Exchange) -> None:
+        session["user"] = "bob"
+        await exchange.respond()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        exchange._send = send
+        await handler(scope["session"], exchange)
+
+    middleware = SessionMiddleware(app, site.sessions)
+    for _ in range(20):
+        exchange = Exchange()
+        await middleware({"type": "http", "headers": []}, exchange.from_client, exchange.to_client)
+        assert exchange.status == 503
+    assert [record.getMessage() for record in caplog.records] == [
+        "The store can't be used, so a request is answered by 503: out of reach"
+    ]
+
+
 async def test_a_new_session_that_can_not_be_stored_is_503_without_a_cookie(site: Site) -> None:
     site.store.fails.add("create")
 
@@ -423,6 +457,87 @@ async def test_an_application_that_swallows_the_error_still_answers_503(site: Si
                 await exchange.start(200)
 
     assert (await site.get(handler)).status == 503
+
+
+async def test_a_logout_holds_when_the_store_fails_elsewhere_in_the_request(site: Site) -> None:
+    await site.log_in()
+
+    async def handler(session: Session, exchange: Exchange) -> None:
+        session["a"] = 1
+        site.store.fails.add("update")
+        try:
+            await session.save()
+        finally:
+            session.destroy()
+
+    exchange = await site.get(handler)
+    assert exchange.status == 503
+    assert "Max-Age=0" in (exchange.set_cookie or "")
+    site.store.fails.clear()
+    assert await site.stored() is None
+
+
+async def test_a_session_that_was_renewed_and_saved_before_the_store_failed_is_not_lost(site: Site) -> None:
+    await site.log_in()
+
+    async def handler(session: Session, exchange: Exchange) -> None:
+        session.renew()
+        await session.save()
+        session["a"] = 1
+        site.store.fails.add("update")
+        await exchange.respond()
+
+    assert (await site.get(handler)).status == 503
+    site.store.fails.clear()
+    assert await site.stored() == {"user": "alice"}
+
+
+async def test_a_store_that_fails_after_the_start_breaks_the_stream_and_starts_no_second_answer(site: Site) -> None:
+    await site.log_in()
+
+    async def handler(session: Session, exchange: Exchange) -> None:
+        await exchange.start()
+        session["a"] = 1
+        site.store.fails.add("update")
+        await exchange.body(b"1", more=True)
+
+    exchange = Exchange()
+    with pytest.raises(StoreUnavailable):
+        await site.run(exchange, handler)
+    assert [message["type"] for message in exchange.sent] == ["http.response.start"]
+
+
+async def test_what_the_application_raised_is_not_hidden_by_the_store(site: Site) -> None:
+    await site.log_in()
+
+    async def handler(session: Session, exchange: Exchange) -> None:
+        session.destroy()
+        site.store.fails.add("delete")
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await site.get(handler)
+
+
+async def test_an_application_that_catches_a_session_that_is_too_large_can_answer(site: Site) -> None:
+    async def handler(session: Session, exchange: Exchange) -> None:
+        session["large"] = "x" * 2_000_000
+        with pytest.raises(RecordTooLarge):
+            await exchange.start(200)
+        del session["large"]
+        await exchange.respond(413)
+
+    assert (await site.get(handler)).status == 413
+
+
+@pytest.mark.parametrize("name", [b"cdn-cache-control", b"Surrogate-Control", b"Cloudflare-CDN-Cache-Control"])
+async def test_no_kind_of_cache_may_keep_a_response_with_a_cookie(site: Site, name: bytes) -> None:
+    async def handler(session: Session, exchange: Exchange) -> None:
+        session["user"] = "alice"
+        await exchange.respond(headers=[(name, b"max-age=600")])
+
+    names = [key for key, _ in (await site.get(handler)).sent[0]["headers"]]
+    assert names == [b"cache-control", b"set-cookie", b"vary"]
 
 
 async def test_an_explicit_save_that_fails_is_503_too(site: Site) -> None:
@@ -516,6 +631,113 @@ async def test_a_refused_handshake_stores_nothing(site: Site) -> None:
     assert "create" not in site.store.calls
 
 
+# --- the guard --------------------------------------------------------------------------------------------------------
+
+
+class Guarded(Site):
+    """A site whose only page needs a login."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__()
+        self.guard = options
+
+    async def ask(self, path: str = "/private", kind: str = "http", **headers: str) -> Exchange:
+        async def page(_scope: Any, _receive: Any, send: Any) -> None:
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+
+        sent = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
+        if self.cookie is not None:
+            sent.append((b"cookie", self.cookie.encode()))
+        path, _, query = path.partition("?")
+        exchange = Exchange()
+        scope = {"type": kind, "method": "GET", "path": path, "query_string": query.encode(), "headers": sent}
+        scope |= {"method": headers.pop("method")} if "method" in headers else {}
+        middleware = SessionMiddleware(require_login(page, **self.guard), self.sessions)
+        await middleware(scope, exchange.from_client, exchange.to_client)
+        return exchange
+
+
+async def log_in_alice(site: Site) -> None:
+    async def handler(session: Session, exchange: Exchange) -> None:
+        session.login("alice")
+        await exchange.respond()
+
+    await site.get(handler)
+
+
+async def test_the_guard_sends_a_browser_to_the_login_and_back() -> None:
+    site = Guarded()
+    exchange = await site.ask("/private?page=2&q=a%20b", accept="text/html,application/json;q=0.9")
+    assert exchange.status == 303
+    assert exchange.header("location") == ["/login?next=%2Fprivate%3Fpage%3D2%26q%3Da%2520b"]
+    assert exchange.header("vary") == ["Cookie"]
+    await log_in_alice(site)
+    assert (await site.ask()).status == 200
+
+
+async def test_the_guard_tells_a_program_by_401() -> None:
+    for headers in ({"accept": "application/json"}, {"accept": "*/*", "sec_fetch_mode": "cors"}):
+        exchange = await Guarded().ask(**headers)
+        assert exchange.status == 401
+        assert b'"login_required"' in exchange.sent[1]["body"]
+        assert exchange.header("www-authenticate") == []
+        assert exchange.header("location") == []
+
+
+@pytest.mark.parametrize("path", ["//evil.test", "/\\evil.test", "/%2Fevil.test", "/a%0d%0aset-cookie:x", "/\tevil"])
+async def test_the_guard_sends_nobody_to_another_site(path: str) -> None:
+    assert (await Guarded().ask(path)).header("location") == ["/login"]
+
+
+async def test_the_guard_does_not_send_anybody_back_to_a_form_that_was_lost() -> None:
+    site = Guarded(login_path="/sign-in")
+    exchange = Exchange()
+    scope = {"type": "http", "method": "POST", "path": "/pay", "headers": []}
+
+    async def page(_scope: Any, _receive: Any, _send: Any) -> None:
+        pytest.fail("must not run")
+
+    middleware = SessionMiddleware(require_login(page, login_path="/sign-in"), site.sessions)
+    await middleware(scope, exchange.from_client, exchange.to_client)
+    assert exchange.header("location") == ["/sign-in"]
+
+
+async def test_the_guard_refuses_a_websocket() -> None:
+    exchange = await Guarded().ask(kind="websocket")
+    assert exchange.sent == [{"type": "websocket.close", "code": 1008, "reason": "Log in first"}]
+
+
+async def test_the_guard_for_pages_that_matter_asks_again_after_a_while() -> None:
+    site = Guarded(within=timedelta(minutes=5))
+    clock = ManualClock()
+    site.sessions = Sessions(site.store, secret_keys=[KEY], clock=clock)
+    site.store._table._clock = clock
+    await log_in_alice(site)
+    assert (await site.ask()).status == 200
+    clock.advance(timedelta(minutes=6))
+    assert (await site.ask()).status == 303
+    exchange = await site.ask(accept="application/json")
+    assert b'"recent_login_required"' in exchange.sent[1]["body"]
+
+
+def test_a_guard_with_a_login_page_elsewhere_is_refused() -> None:
+    async def app(_scope: Any, _receive: Any, _send: Any) -> None: ...
+
+    with pytest.raises(ConfigurationError, match="login_path"):
+        require_login(app, login_path="https://evil.test/login")
+
+
+async def test_a_login_remembers_the_device_as_the_request_tells_it(site: Site) -> None:
+    async def handler(session: Session, exchange: Exchange) -> None:
+        session.login("alice")
+        await exchange.respond()
+
+    site.extra_headers = [(b"user-agent", b"Firefox\x00")]
+    await site.get(handler, client=("192.0.2.7", 1234))
+    (info,) = await site.sessions.for_user("alice")
+    assert (info.user_agent, info.client_address) == ("Firefox\ufffd", "192.0.2.0")
+
+
 # --- options ----------------------------------------------------------------------------------------------------------
 
 
@@ -529,6 +751,16 @@ async def test_lazy_loading_reads_when_asked_and_not_before() -> None:
 
     assert (await site.get(handler)).header("vary") == []
     assert site.store.calls == []
+
+    async def forgetful(session: Session, exchange: Exchange) -> None:
+        with pytest.raises(SessionNotLoaded):
+            session.get("user")
+        await exchange.respond()
+
+    await site.get(forgetful)
+    cookie, site.cookie = site.cookie, None
+    await site.get(forgetful)  # also for a client without a session, or the mistake is found too late
+    site.cookie = cookie
 
     async def reading(session: Session, exchange: Exchange) -> None:
         await session.load()
@@ -574,6 +806,19 @@ async def test_several_sessions_live_side_by_side_in_one_request() -> None:
     session = cart.begin([header.encode()])
     await session.load()
     assert dict(session) == {"items": ["pen"]}
+
+
+async def test_two_middlewares_of_one_cookie_are_an_error() -> None:
+    async def app(_scope: Any, _receive: Any, _send: Any) -> None:
+        pytest.fail("must not run")
+
+    stack = SessionMiddleware(
+        SessionMiddleware(app, Sessions("memory://", secret_keys=[KEY]), name="admin"),
+        Sessions("memory://", secret_keys=[KEY]),
+    )
+    exchange = Exchange()
+    with pytest.raises(ConfigurationError, match="same cookie '__Host-session'"):
+        await stack({"type": "http", "headers": []}, exchange.from_client, exchange.to_client)
 
 
 async def test_two_middlewares_of_one_name_are_an_error() -> None:

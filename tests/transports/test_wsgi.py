@@ -14,7 +14,7 @@ import pytest
 from coatcheck import CookieConfig, Sessions, SyncSession, SyncSessions
 from coatcheck.errors import ConfigurationError, ResponseStarted, StoreUnavailable, UnsupportedValue
 from coatcheck.stores.memory import SyncMemoryStore
-from coatcheck.wsgi import ENVIRON_KEY, SessionMiddleware
+from coatcheck.wsgi import ENVIRON_KEY, SessionMiddleware, require_login
 
 KEY = "a secret key for tests, 32 bytes or more"
 PLAIN = [("Content-Type", "text/plain")]
@@ -176,6 +176,72 @@ def test_a_session_can_not_start_after_the_first_chunk(site: Site) -> None:
 
     assert site.get(handler).body == b"12"
     assert site.store.calls == []
+
+
+def test_a_change_in_a_stream_is_stored_before_the_next_chunk_leaves(site: Site) -> None:
+    site.log_in()
+    stored: list[Any] = []
+
+    def handler(session: SyncSession, start_response: Any) -> Iterator[bytes]:
+        start_response("200 OK", PLAIN)
+        yield b"1"
+        session["n"] = 1
+        yield b"2"
+        stored.append((site.stored() or {}).get("n"))
+
+    site.get(handler)
+    assert stored == [1]
+
+
+def test_the_headers_leave_with_the_first_chunk_that_has_something_in_it(site: Site) -> None:
+    def handler(session: SyncSession, start_response: Any) -> Iterator[bytes]:
+        start_response("200 OK", PLAIN)
+        yield b""
+        session["user"] = "alice"
+        try:
+            1 / 0  # noqa: B018
+        except ZeroDivisionError:
+            start_response("400 Bad Request", PLAIN, sys.exc_info())
+        yield b"sorry"
+
+    answer = site.get(handler)
+    assert answer.status == "400 Bad Request"
+    assert answer.set_cookie is not None
+
+
+def test_a_logout_holds_when_the_application_gives_no_body(site: Site) -> None:
+    site.log_in()
+
+    def handler(session: SyncSession, start_response: Any) -> Any:
+        session.destroy()
+        start_response("200 OK", PLAIN)
+
+    with pytest.raises(TypeError):
+        site.get(handler, validate=False)
+    assert site.stored() is None
+
+
+def test_a_body_that_is_not_sent_is_closed(site: Site) -> None:
+    site.log_in()
+    closed: list[bool] = []
+
+    class File(BytesIO):
+        def close(self) -> None:
+            closed.append(True)
+            super().close()
+
+    def app(environ: Any, start_response: Any) -> Iterable[bytes]:
+        environ[ENVIRON_KEY]["a"] = 1
+        start_response("200 OK", PLAIN)
+        return FileWrapper(File(b"content"))
+
+    site.store.fails.add("update")
+    answer = Answer()
+    environ: dict[str, Any] = {"wsgi.file_wrapper": FileWrapper, "HTTP_COOKIE": site.cookie}
+    setup_testing_defaults(environ)
+    list(SessionMiddleware(app, site.sessions)(environ, answer.start))
+    assert answer.status.startswith("503")
+    assert closed == [True]
 
 
 def test_an_empty_generator_still_gets_its_headers(site: Site) -> None:
@@ -384,6 +450,40 @@ def test_several_sessions_live_side_by_side_in_one_request() -> None:
     assert answer.header("vary") == ["Cookie"]
 
 
+def test_the_guard_works_for_wsgi_too(site: Site) -> None:
+    def page(_environ: Any, start_response: Any) -> Iterable[bytes]:
+        start_response("200 OK", PLAIN)
+        return [b"private"]
+
+    stack = SessionMiddleware(require_login(page), site.sessions)
+
+    def ask(**environ: Any) -> Answer:
+        environ = {"QUERY_STRING": "a=b", "SCRIPT_NAME": "/app", "PATH_INFO": "/caf\xc3\xa9", **environ}
+        setup_testing_defaults(environ)
+        if site.cookie is not None:
+            environ["HTTP_COOKIE"] = site.cookie
+        answer = Answer()
+        answer.body = b"".join(stack(environ, answer.start))
+        return answer
+
+    answer = ask()
+    assert answer.status == "303 See Other"
+    assert answer.header("location") == ["/login?next=%2Fapp%2Fcaf%25C3%25A9%3Fa%3Db"]
+    answer = ask(HTTP_ACCEPT="application/json")
+    assert answer.status == "401 Unauthorized"
+    assert b"login_required" in answer.body
+
+    def log_in(session: SyncSession, start_response: Any) -> Iterable[bytes]:
+        session.login("alice")
+        start_response("200 OK", PLAIN)
+        return [b"ok"]
+
+    site.get(log_in, HTTP_USER_AGENT="Firefox", REMOTE_ADDR="2001:db8:1:2::3")
+    assert ask().body == b"private"
+    (info,) = site.sessions.for_user("alice")
+    assert (info.user_agent, info.client_address) == ("Firefox", "2001:db8:1::")
+
+
 def test_wrong_arguments_are_refused_when_the_application_is_built() -> None:
     def app(_environ: Any, _start_response: Any) -> Iterable[bytes]:
         return []
@@ -393,5 +493,7 @@ def test_wrong_arguments_are_refused_when_the_application_is_built() -> None:
     with pytest.raises(ConfigurationError, match="lazy"):
         SessionMiddleware(app, SyncSessions("memory://", secret_keys=[KEY]), load="never")  # type: ignore[arg-type]
     sessions = SyncSessions("memory://", secret_keys=[KEY])
+    with pytest.raises(ConfigurationError, match="same cookie"):
+        SessionMiddleware(SessionMiddleware(app, sessions, environ_key="other"), sessions)({}, Answer().start)
     with pytest.raises(ConfigurationError, match="environ_key"):
         SessionMiddleware(SessionMiddleware(app, sessions), sessions)({}, Answer().start)

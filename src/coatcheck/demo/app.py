@@ -1,4 +1,4 @@
-"""The article's application: log in, be remembered, be counted, fill a cart, choose a theme, log out."""
+"""The article's application: log in, be remembered and counted, fill a cart, choose a theme, log out where you like."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
-from starlette.routing import Route
+from starlette.routing import Route, WebSocketRoute
 
 from coatcheck.asgi import SessionMiddleware
 from coatcheck.demo import steps
+from coatcheck.demo.devices import devices, revoke, revoke_others
 from coatcheck.demo.guard import FIRST_PAGE, ask_to_log_in, require_login, safe_next
+from coatcheck.demo.live import live
 from coatcheck.demo.observed import ObservingMiddleware
 from coatcheck.demo.pages import SecurityHeadersMiddleware, error_page, failure_page, page, static_file
 from coatcheck.demo.preferences import LANGUAGES, THEMES, language_of, theme_of
@@ -35,8 +37,8 @@ def create_app(sessions: Sessions) -> Starlette:
     """Make the demo.
 
     Args:
-        sessions: where it keeps its sessions. Given a store inside an `ObservedStore`, the pages tell what each
-            request asked of it.
+        sessions: where it keeps its sessions. Given a store that is `observed`, the pages tell what each request
+            asked of it.
     """
     app = Starlette(
         routes=[
@@ -50,6 +52,10 @@ def create_app(sessions: Sessions) -> Starlette:
             Route("/visit", visit, methods=["POST"]),
             Route("/cart", cart, methods=["GET"]),
             Route("/cart", add_to_cart, methods=["POST"]),
+            Route("/devices", devices, methods=["GET"]),
+            Route("/devices/revoke", revoke, methods=["POST"]),
+            Route("/devices/revoke-others", revoke_others, methods=["POST"]),
+            WebSocketRoute("/devices/live", live),
             Route("/static/{name}", static_file, methods=["GET"]),
         ],
         middleware=[
@@ -64,6 +70,7 @@ def create_app(sessions: Sessions) -> Starlette:
             Exception: failure_page,
         },
     )
+    app.state.sessions = sessions
     app.state.lifetime = sessions.config.lifetime
     app.state.cookie_name = sessions.config.cookie.full_name
     # The redirect to the address without the slash would be built from the Host header, which anybody can choose.
@@ -121,16 +128,14 @@ async def profile(request: Request, user: User) -> Response:
     session = session_of(request)
     if prefers_json(request):
         return JSONResponse({"username": user.username, "handle": session.handle})
-    now = datetime.now(UTC)
     return await page(
         request,
         "profile.html",
         handle=session.handle,
         cookie_name=request.app.state.cookie_name,
         created_at=session.created_at,
-        age=now - session.created_at,
+        age=datetime.now(UTC) - session.created_at,
         expires_at=session.expires_at,
-        expires_in=session.expires_at - now,
         ends_at=session.created_at + request.app.state.lifetime,
         values={key: session[key] for key in session if not key.startswith("_")},
     )

@@ -7,10 +7,10 @@ from typing import Final, cast
 
 from starlette.datastructures import FormData
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from coatcheck.sessions import Session
+from coatcheck.sessions import Session, Sessions
 
 MAX_BODY_BYTES: Final = 64 * 1024
 """No form of the demo has more than a few hundred bytes."""
@@ -24,9 +24,14 @@ _HTML: Final = ("text/html", "application/xhtml+xml")
 _JSON: Final = "application/json"
 
 
-def session_of(request: Request) -> Session:
+def session_of(request: HTTPConnection) -> Session:
     """Give the request's session. Starlette declares `request.session` a dict, so this says what it is here."""
     return cast("Session", request.session)
+
+
+def sessions_of(request: Request) -> Sessions:
+    """Give where the demo keeps its sessions."""
+    return cast("Sessions", request.app.state.sessions)
 
 
 # --- Accept -----------------------------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ import uvicorn
 from coatcheck.config import MIN_SECRET_KEY_BYTES, CookieConfig
 from coatcheck.demo.app import create_app
 from coatcheck.demo.embedded_valkey import embedded_valkey
-from coatcheck.demo.observed import ObservedStore
+from coatcheck.demo.observed import observed
 from coatcheck.demo.state_folder import FOLDER_NAME, StateFolder
 from coatcheck.errors import ConfigurationError
 from coatcheck.sessions import Sessions
@@ -32,6 +32,9 @@ EMBEDDED: Final = ("valkey+embedded:", "valkey+embedded://")
 
 _GRACE_S: Final = 5
 """How long requests under way have to finish when the demo is told to stop."""
+
+_MAX_WEBSOCKET_BYTES: Final = 1_024
+"""Pages only listen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +73,7 @@ def serve(
     folder = StateFolder(Path.cwd())
     with _listening(host, port) as listener, _store_url(store, folder) as store_url:
         sessions = Sessions(
-            ObservedStore(store_from_url(store_url, time.time)),
+            observed(store_from_url(store_url, time.time)),
             secret_keys=_secret_keys(store, folder, environment),
             cookie=CookieConfig(secure=False),  # the demo has no certificate, so it can't ask for https
         )
@@ -83,6 +86,8 @@ def serve(
             server_header=False,
             proxy_headers=False,
             timeout_graceful_shutdown=_GRACE_S,
+            ws_max_size=_MAX_WEBSOCKET_BYTES,
+            ws_per_message_deflate=False,  # its buffers would be most of what an open page costs
         )
         uvicorn.Server(config).run([listener])
 

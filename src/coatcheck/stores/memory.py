@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Callable, Sequence
-from heapq import heapify, heappop, heappush
+from collections.abc import AsyncIterator, Callable, Sequence
+from heapq import heapify, heappop, heappush, nsmallest
 from threading import Lock
 from typing import Final
 
 from coatcheck.errors import ConfigurationError, StoreFull
 from coatcheck.record import REVISION
-from coatcheck.stores.protocol import Outcome, WriteResult
+from coatcheck.stores.protocol import EVERYTHING, Outcome, WriteResult
 
 MAX_RECORDS: Final = 100_000
 """The default bound. A record of a few hundred bytes takes about 1 kB in all."""
@@ -29,6 +30,7 @@ class _Table:
         self._max_records = max_records
         self._clock = clock
         self._lock = Lock()
+        self.listeners: set[Callable[[str], object]] = set()
         self._records: dict[str, tuple[float, bytes]] = {}
         # When to look at which key. An entry whose record was touched since is put back when its time comes.
         self._due: list[tuple[float, str]] = []
@@ -75,6 +77,27 @@ class _Table:
             current = self._live(key, self._swept_now())
             self._records.pop(key, None)
             return current
+
+    def time_left(self, keys: Sequence[str]) -> list[int | None]:
+        with self._lock:
+            now = self._swept_now()
+            return [
+                None if self._live(key, now) is None else max(round((self._records[key][0] - now) * 1000), 1)
+                for key in keys
+            ]
+
+    def scan(self, cursor: str, limit: int) -> tuple[list[str], str]:
+        with self._lock:
+            now = self._swept_now()
+            keys = nsmallest(limit, (key for key in self._records if key > cursor and self._live(key, now) is not None))
+            return keys, keys[-1] if len(keys) == limit else ""
+
+    def announce(self, keys: Sequence[str]) -> None:
+        with self._lock:
+            listeners = list(self.listeners)
+        for listener in listeners:
+            for key in keys:
+                listener(key)
 
     def __len__(self) -> int:
         with self._lock:
@@ -152,6 +175,18 @@ class SyncMemoryStore:
         """See `SyncStore.delete`."""
         return self._table.delete(key)
 
+    def time_left(self, *keys: str) -> list[int | None]:
+        """See `SyncStore.time_left`."""
+        return self._table.time_left(keys)
+
+    def scan(self, cursor: str, limit: int) -> tuple[list[str], str]:
+        """See `SyncStore.scan`."""
+        return self._table.scan(cursor, limit)
+
+    def announce(self, *keys: str) -> None:
+        """See `SyncAnnouncer.announce`."""
+        self._table.announce(keys)
+
     def reset(self) -> None:
         """Do nothing: there are no connections."""
 
@@ -194,6 +229,34 @@ class MemoryStore:
     async def delete(self, key: str) -> bytes | None:
         """See `SyncStore.delete`."""
         return self._table.delete(key)
+
+    async def time_left(self, *keys: str) -> list[int | None]:
+        """See `SyncStore.time_left`."""
+        return self._table.time_left(keys)
+
+    async def scan(self, cursor: str, limit: int) -> tuple[list[str], str]:
+        """See `SyncStore.scan`."""
+        return self._table.scan(cursor, limit)
+
+    async def announce(self, *keys: str) -> None:
+        """See `SyncAnnouncer.announce`."""
+        self._table.announce(keys)
+
+    async def listen(self) -> AsyncIterator[str]:
+        """See `AsyncFeed.listen`."""
+        announced: asyncio.Queue[str] = asyncio.Queue()
+        loop = asyncio.get_running_loop()
+
+        def hear(key: str) -> None:
+            loop.call_soon_threadsafe(announced.put_nowait, key)  # whoever announces may be another thread
+
+        self._table.listeners.add(hear)
+        try:
+            yield EVERYTHING
+            while True:
+                yield await announced.get()
+        finally:
+            self._table.listeners.discard(hear)
 
     async def reset(self) -> None:
         """Do nothing: there are no connections."""

@@ -6,8 +6,9 @@ The one thing a store knows of a record is the place of its revision (`coatcheck
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from enum import Enum
-from typing import Protocol, TypeAlias, runtime_checkable
+from typing import Final, Protocol, TypeAlias, runtime_checkable
 
 
 class Outcome(Enum):
@@ -17,6 +18,9 @@ class Outcome(Enum):
     GONE = "gone"
     """Nothing is stored under the key (any more). Nothing was written."""
 
+
+EVERYTHING: Final = ""
+"""What a feed gives when it may have missed something, so that whoever listens has to look for themselves."""
 
 WriteResult: TypeAlias = Outcome | bytes
 """`Outcome`, or the newer record that was found, in which case nothing was written."""
@@ -56,6 +60,17 @@ class SyncStore(Protocol):
         """Delete the record and give it, in one atomic step. None when there is none."""
         ...
 
+    def time_left(self, *keys: str) -> list[int | None]:
+        """Give how long each record still lives, in milliseconds, or None in its place when there is none."""
+        ...
+
+    def scan(self, cursor: str, limit: int) -> tuple[list[str], str]:
+        """Give some of the keys, about `limit`, and the cursor for the next call; "" begins, and says the end.
+
+        For administration, not for requests. A key that is there all the while is given at least once.
+        """
+        ...
+
     def reset(self) -> None:
         """Give up every open connection, because one brought a wrong answer. The next call opens new ones."""
         ...
@@ -89,10 +104,48 @@ class AsyncStore(Protocol):
         """See `SyncStore.delete`."""
         ...
 
+    async def time_left(self, *keys: str) -> list[int | None]:
+        """See `SyncStore.time_left`."""
+        ...
+
+    async def scan(self, cursor: str, limit: int) -> tuple[list[str], str]:
+        """See `SyncStore.scan`."""
+        ...
+
     async def reset(self) -> None:
         """See `SyncStore.reset`."""
         ...
 
     async def close(self) -> None:
         """See `SyncStore.close`."""
+        ...
+
+
+# A store may also carry word from one process to another of what has happened to a key, so that whoever waits for it
+# hears at once. Without it, whoever waits asks again and again.
+
+
+@runtime_checkable
+class SyncAnnouncer(Protocol):
+    """A store that carries word, for threads."""
+
+    def announce(self, *keys: str) -> None:
+        """Tell everybody who listens that something happened to these keys."""
+        ...
+
+
+@runtime_checkable
+class AsyncFeed(Protocol):
+    """A store that carries word, for asyncio."""
+
+    async def announce(self, *keys: str) -> None:
+        """See `SyncAnnouncer.announce`."""
+        ...
+
+    def listen(self) -> AsyncIterator[str]:
+        """Give every key that is announced from now on, or `EVERYTHING`.
+
+        Gives `EVERYTHING` first, when it has begun to listen. Goes on through an outage, and gives `EVERYTHING` again
+        after it. One connection, however many wait.
+        """
         ...

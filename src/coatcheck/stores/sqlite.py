@@ -39,6 +39,8 @@ _SCHEMA: Final = (
 )
 
 _LOAD: Final = "SELECT record FROM coatcheck_sessions WHERE key = ? AND expires_at_ms > ?"
+_EXPIRY: Final = "SELECT expires_at_ms FROM coatcheck_sessions WHERE key = ? AND expires_at_ms > ?"
+_SCAN: Final = "SELECT key FROM coatcheck_sessions WHERE key > ? AND expires_at_ms > ? ORDER BY key LIMIT ?"
 _CREATE: Final = """
     INSERT INTO coatcheck_sessions (key, expires_at_ms, record) VALUES (?, ?, ?)
     ON CONFLICT (key) DO UPDATE SET expires_at_ms = excluded.expires_at_ms, record = excluded.record
@@ -67,8 +69,7 @@ _MAX_BATCH: Final = 512
 _BUSY_TIMEOUT_S: Final = 5.0
 """How long a write waits for another process's transaction."""
 
-_WAL_ATTEMPTS: Final = 100
-_WAL_PAUSE_S: Final = _BUSY_TIMEOUT_S / _WAL_ATTEMPTS
+_WAL_PAUSE_S: Final = 0.05
 
 _PRIMARY_CODE: Final = 0xFF
 """The part of an SQLite error code that says its kind (https://sqlite.org/rescode.html)."""
@@ -78,9 +79,18 @@ _Work: TypeAlias = Callable[[sqlite3.Connection, int], T]
 
 
 class _Connection(sqlite3.Connection):
-    """A connection that can be kept track of without keeping it."""
+    """A connection that another thread can close without pulling it from under a query, which would crash SQLite."""
 
-    __slots__ = ("__weakref__",)
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.in_use = threading.Lock()
+        self.is_closed = False
+
+    def close(self) -> None:
+        """Close it as soon as nobody uses it."""
+        with self.in_use:
+            self.is_closed = True
+            super().close()
 
 
 class _Write:
@@ -122,7 +132,7 @@ class _Database:
         self._of_thread = threading.local()
         self._opening = threading.Lock()
         self._committing = threading.Lock()
-        self._writer: sqlite3.Connection | None = None
+        self._writer: _Connection | None = None
         self._waiting: deque[_Write] = deque()
         self._thread: ThreadPoolExecutor | None = None
         self._is_scheduled = False
@@ -130,27 +140,34 @@ class _Database:
 
     # --- reading ----------------------------------------------------------------------------------------------
 
-    def read(self, keys: Sequence[str]) -> list[bytes | None]:
-        try:
-            reader: sqlite3.Connection = self._of_thread.reader
-        except AttributeError:
-            reader = self._open_reader()
-        try:
-            now_ms = self._now_ms()
-            rows = [reader.execute(_LOAD, (key, now_ms)).fetchone() for key in keys]
-        except sqlite3.Error as error:
-            del self._of_thread.reader  # the next read opens a new connection
-            raise self._store_error(error) from error
-        return [None if row is None else row[0] for row in rows]
+    def read(self, query: str, rows_wanted: Sequence[tuple[Any, ...]]) -> list[list[tuple[Any, ...]]]:
+        """Run a query in this thread, once for each set of parameters; give the rows of each."""
+        while True:
+            reader: _Connection = getattr(self._of_thread, "reader", None) or self._open_reader()
+            try:
+                with reader.in_use:
+                    if not reader.is_closed:
+                        return [reader.execute(query, parameters).fetchall() for parameters in rows_wanted]
+            except sqlite3.Error as error:
+                reader.is_closed = True
+                raise self._store_error(error) from error
+            finally:
+                if reader.is_closed:
+                    self._of_thread.reader = None  # the next read opens a new connection
 
-    def _open_reader(self) -> sqlite3.Connection:
-        with self._translated_errors(), self._opening:
-            if self._writer is None:
-                self._writer = self._connect_writer()
+    def read_first(self, query: str, keys: Sequence[str]) -> list[Any]:
+        """Give the first column of what a query finds for each key and the present time, or None."""
+        now_ms = self.now_ms()
+        return [rows[0][0] if rows else None for rows in self.read(query, [(key, now_ms) for key in keys])]
+
+    def _open_reader(self) -> _Connection:
+        with self._translated_errors():
+            self._open_writer()
             reader = self._connect()
-            self._of_thread.reader = reader
+        self._of_thread.reader = reader
+        with self._opening:
             self._readers.add(reader)
-            return reader
+        return reader
 
     # --- writing ----------------------------------------------------------------------------------------------
 
@@ -166,13 +183,40 @@ class _Database:
     async def write_in_thread(self, work: _Work[T]) -> T:
         """Carry a write out in the store's own thread."""
         answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Write(work, answer))
+        write = _Write(work, answer)
+        self._waiting.append(write)
         if not self._is_scheduled:
             self._is_scheduled = True
-            if self._thread is None:
-                self._thread = ThreadPoolExecutor(1, "coatcheck-sqlite")
-            self._thread.submit(self._commit_scheduled)
+            try:
+                self._own_thread().submit(self._commit_scheduled)
+            except RuntimeError as error:  # no more threads, or the interpreter is shutting down
+                self._is_scheduled = False
+                self._waiting.remove(write)
+                raise self._store_error(error) from error
         return await answer
+
+    async def open_in_thread(self) -> None:
+        """Open the file in the store's own thread, before the first read: it may have to wait for other processes."""
+        if self._writer is None:
+            try:
+                await asyncio.wrap_future(self._own_thread().submit(self._open_writer))
+            except sqlite3.Error as error:
+                raise self._store_error(error) from error
+
+    async def close_in_thread(self) -> None:
+        """Close in another thread: writes that are under way may be waiting for other processes."""
+        await asyncio.to_thread(self.close)
+
+    def _own_thread(self) -> ThreadPoolExecutor:
+        if self._thread is None:
+            self._thread = ThreadPoolExecutor(1, "coatcheck-sqlite")
+        return self._thread
+
+    def _open_writer(self) -> _Connection:
+        with self._opening:
+            if self._writer is None:
+                self._writer = self._connect_writer()
+            return self._writer
 
     def _commit_scheduled(self) -> None:
         self._is_scheduled = False  # from here on, what is added has a new turn
@@ -189,22 +233,21 @@ class _Database:
             return
         try:
             self._commit(batch)
-        except Exception as error:  # noqa: BLE001 (whoever waits must be told, whatever went wrong)
+        except BaseException as error:  # whoever waits must be told, also when a signal's handler raises here
             self._drop_writer()
             for write in batch:
                 write.error = self._store_error(error)
                 write.error.__cause__ = error
+            if not isinstance(error, Exception):
+                raise
         finally:
             for write in batch:
                 write.is_done = True
             _deliver(batch)
 
     def _commit(self, batch: list[_Write]) -> None:
-        writer = self._writer
-        if writer is None:
-            with self._opening:
-                writer = self._writer = self._writer or self._connect_writer()
-        now_ms = self._now_ms()
+        writer = self._writer or self._open_writer()
+        now_ms = self.now_ms()
         writer.execute("BEGIN IMMEDIATE")
         for write in batch:
             write.result = write.work(writer, now_ms)
@@ -221,7 +264,7 @@ class _Database:
 
     # --- opening and closing ----------------------------------------------------------------------------------
 
-    def _connect_writer(self) -> sqlite3.Connection:
+    def _connect_writer(self) -> _Connection:
         try:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             # Sessions are personal data, so nobody but the owner gets to read a new file.
@@ -246,16 +289,17 @@ class _Database:
 
     def _enter_wal_mode(self, writer: sqlite3.Connection) -> None:
         # While another process does the same, SQLite answers "locked" at once rather than after the busy timeout.
-        attempts_left = _WAL_ATTEMPTS
+        deadline = time.monotonic() + _BUSY_TIMEOUT_S
+        writer.execute("PRAGMA busy_timeout = 0")
         mode = None
         while mode is None:
             try:
                 (mode,) = writer.execute("PRAGMA journal_mode = WAL").fetchone()
             except sqlite3.OperationalError as error:
-                attempts_left -= 1
-                if _primary_code(error) != sqlite3.SQLITE_BUSY or not attempts_left:
+                if _primary_code(error) != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
                     raise
                 time.sleep(_WAL_PAUSE_S)
+        writer.execute(f"PRAGMA busy_timeout = {int(_BUSY_TIMEOUT_S * 1000)}")
         if mode != "wal":
             msg = (
                 f"The SQLite store needs write-ahead logging, which {str(self._path)!r} does not allow (mode {mode!r})"
@@ -274,14 +318,13 @@ class _Database:
             for reader in list(self._readers):
                 reader.close()
             self._readers.clear()
-            self._of_thread = threading.local()
             thread, self._thread = self._thread, None
         if thread is not None:
             thread.shutdown(wait=False)
 
     # --- the rest ---------------------------------------------------------------------------------------------
 
-    def _now_ms(self) -> int:
+    def now_ms(self) -> int:
         return int(self._clock() * 1000)
 
     @contextmanager
@@ -291,7 +334,7 @@ class _Database:
         except sqlite3.Error as error:
             raise self._store_error(error) from error
 
-    def _store_error(self, error: Exception) -> StoreError:
+    def _store_error(self, error: BaseException) -> StoreError:
         """Say what an error of SQLite means for whoever runs the application."""
         if isinstance(error, StoreError):
             return type(error)(str(error))
@@ -311,7 +354,7 @@ class _Database:
         return StoreUnavailable(f"The SQLite file {name} can't be used: {type(error).__name__}: {error}")
 
 
-def _primary_code(error: Exception) -> int:
+def _primary_code(error: BaseException) -> int:
     code: int = getattr(error, "sqlite_errorcode", 0)
     return code & _PRIMARY_CODE
 
@@ -364,6 +407,22 @@ def _delete(key: str, connection: sqlite3.Connection, now_ms: int) -> bytes | No
     return row[0]  # type: ignore[no-any-return]
 
 
+# --- other reads ------------------------------------------------------------------------------------------------------
+
+
+def _time_left(database: _Database, keys: Sequence[str]) -> list[int | None]:
+    now_ms = database.now_ms()
+    return [
+        None if expires_at_ms is None else expires_at_ms - now_ms
+        for expires_at_ms in database.read_first(_EXPIRY, keys)
+    ]
+
+
+def _scan(database: _Database, cursor: str, limit: int) -> tuple[list[str], str]:
+    keys = [key for (key,) in database.read(_SCAN, [(cursor, database.now_ms(), limit)])[0]]
+    return keys, keys[-1] if len(keys) == limit else ""
+
+
 # --- the stores -------------------------------------------------------------------------------------------------------
 
 
@@ -402,7 +461,7 @@ class SyncSQLiteStore(_Store):
 
     def load(self, *keys: str) -> list[bytes | None]:
         """See `SyncStore.load`."""
-        return self._database().read(keys)
+        return self._database().read_first(_LOAD, keys)
 
     def create(self, key: str, record: bytes, ttl_ms: int) -> bool:
         """See `SyncStore.create`."""
@@ -420,6 +479,14 @@ class SyncSQLiteStore(_Store):
         """See `SyncStore.delete`."""
         return self._database().write(partial(_delete, key))
 
+    def time_left(self, *keys: str) -> list[int | None]:
+        """See `SyncStore.time_left`."""
+        return _time_left(self._database(), keys)
+
+    def scan(self, cursor: str, limit: int) -> tuple[list[str], str]:
+        """See `SyncStore.scan`."""
+        return _scan(self._database(), cursor, limit)
+
     def reset(self) -> None:
         """See `SyncStore.reset`."""
         self._database().close()
@@ -434,7 +501,9 @@ class SQLiteStore(_Store):
 
     async def load(self, *keys: str) -> list[bytes | None]:
         """See `SyncStore.load`. Reads in place: handing it to a thread would take ten times as long as the read."""
-        return self._database().read(keys)
+        database = self._database()
+        await database.open_in_thread()
+        return database.read_first(_LOAD, keys)
 
     async def create(self, key: str, record: bytes, ttl_ms: int) -> bool:
         """See `SyncStore.create`."""
@@ -452,10 +521,20 @@ class SQLiteStore(_Store):
         """See `SyncStore.delete`."""
         return await self._database().write_in_thread(partial(_delete, key))
 
+    async def time_left(self, *keys: str) -> list[int | None]:
+        """See `SyncStore.time_left`."""
+        await self._database().open_in_thread()
+        return _time_left(self._database(), keys)
+
+    async def scan(self, cursor: str, limit: int) -> tuple[list[str], str]:
+        """See `SyncStore.scan`."""
+        await self._database().open_in_thread()
+        return _scan(self._database(), cursor, limit)
+
     async def reset(self) -> None:
         """See `SyncStore.reset`."""
-        self._database().close()
+        await self._database().close_in_thread()
 
     async def close(self) -> None:
         """See `SyncStore.close`."""
-        self._database().close()
+        await self._database().close_in_thread()

@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
-from coatcheck.operations import Create, Delete, Load, Operation, Reset, Touch, Update
+from coatcheck.operations import Create, Delete, Load, Operation, Reset, Scan, TimeLeft, Touch, Update
 from coatcheck.stores.protocol import AsyncStore, Outcome, SyncStore
 
 _HOUR_MS = 3_600_000
@@ -235,6 +235,41 @@ class StoreContract:
         self.do(Create(_KEY, _FIRST, 1_000))
         self.advance(timedelta(seconds=2))
         assert self.do(Delete(_KEY)) is None
+
+    # --- lists ------------------------------------------------------------------------------------------------
+
+    def test_the_time_left_of_each_record_is_told(self) -> None:
+        """In milliseconds, and None for what is not there."""
+        self.do(Create(_KEY, _FIRST, 60_000))
+        self.do(Create(_OTHER_KEY, _SECOND, 10_000))
+        self.advance(timedelta(seconds=20))
+        left, expired, missing = self.do(TimeLeft((_KEY, _OTHER_KEY, "missing")))
+        assert expired is None
+        assert missing is None
+        assert 30_000 < left <= 40_000
+
+    def test_a_scan_gives_every_live_key_in_bounded_pieces(self) -> None:
+        """And nothing that is not there."""
+        keys = {f"{number:040x}" for number in range(57)}
+        for key in keys:
+            self.do(Create(key, _FIRST, _HOUR_MS))
+        self.do(Create(_KEY, _FIRST, 1_000))
+        self.do(Create(_OTHER_KEY, _FIRST, _HOUR_MS))
+        self.do(Delete(_OTHER_KEY))
+        self.advance(timedelta(seconds=2))
+        found: list[str] = []
+        cursor, rounds = "", 0
+        while rounds == 0 or cursor:
+            piece, cursor = self.do(Scan(cursor, 10))
+            found += piece
+            rounds += 1
+            assert rounds < 100
+        assert set(found) == keys
+        assert rounds > 1
+
+    def test_a_scan_of_nothing_ends_at_once(self) -> None:
+        """The end is told by an empty cursor."""
+        assert self.do(Scan("", 10)) == ([], "")
 
     # --- connections ------------------------------------------------------------------------------------------
 

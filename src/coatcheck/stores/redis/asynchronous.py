@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
-from weakref import WeakKeyDictionary
+from collections.abc import AsyncIterator, Awaitable, Callable
+from operator import methodcaller
+from typing import Any, Final, TypeVar
 
 from redis.asyncio import Redis
-from redis.exceptions import NoScriptError
+from redis.exceptions import NoScriptError, RedisError
 
-from coatcheck.stores.protocol import WriteResult
+from coatcheck.stores.protocol import EVERYTHING, WriteResult
 from coatcheck.stores.redis import clients, commands
 
 T = TypeVar("T")
+
+_LISTEN_S: Final = 30.0
+_RECONNECT_S: Final = 0.5
 
 
 class RedisStore:
@@ -33,9 +36,11 @@ class RedisStore:
         self._given = None if isinstance(redis, str) else redis
         self._url = redis if isinstance(redis, str) else ""
         # Connections belong to the event loop that they were opened in, and a program may run several.
-        self._clients: WeakKeyDictionary[asyncio.AbstractEventLoop, Redis] = WeakKeyDictionary()
-        if self._given is not None:
-            clients.check_client(self._given)
+        self._clients: dict[asyncio.AbstractEventLoop, Redis] = {}
+        if self._given is None:
+            clients.check_url(self._url)
+        else:
+            clients.check_client(self._given, is_async=True)
 
     async def load(self, *keys: str) -> list[bytes | None]:
         """See `SyncStore.load`."""
@@ -68,10 +73,48 @@ class RedisStore:
         """See `SyncStore.delete`."""
         return await self._run(lambda client: client.getdel(self._prefix + key), commands.record)
 
+    async def time_left(self, *keys: str) -> list[int | None]:
+        """See `SyncStore.time_left`."""
+
+        async def ask(client: Redis) -> Any:
+            async with client.pipeline(transaction=False) as pipeline:
+                for key in keys:
+                    pipeline.pttl(self._prefix + key)
+                return await pipeline.execute()
+
+        return await self._run(ask, commands.times_left)
+
+    async def scan(self, cursor: str, limit: int) -> tuple[list[str], str]:
+        """See `SyncStore.scan`."""
+        return await self._run(
+            lambda client: client.scan(int(cursor or 0), match=commands.pattern(self._prefix), count=limit),
+            commands.scanned(self._prefix),
+        )
+
+    async def announce(self, *keys: str) -> None:
+        """See `SyncAnnouncer.announce`."""
+        for key in keys:
+            await self._run(methodcaller("publish", self._prefix + commands.CHANNEL, key), commands.nothing)
+
+    async def listen(self) -> AsyncIterator[str]:
+        """See `AsyncFeed.listen`."""
+        while True:
+            try:
+                async with self._client().pubsub(ignore_subscribe_messages=False) as subscription:
+                    await subscription.subscribe(self._prefix + commands.CHANNEL)
+                    while True:
+                        message = await subscription.get_message(timeout=_LISTEN_S)
+                        if message is not None:
+                            is_news = message["type"] == "message"
+                            yield str(message["data"], "ascii", "replace") if is_news else EVERYTHING
+            except (RedisError, OSError):
+                await asyncio.sleep(_RECONNECT_S)  # then it begins to listen anew, which gives EVERYTHING
+
     async def reset(self) -> None:
-        """See `SyncStore.reset`. Commands that are under way fail."""
+        """See `SyncStore.reset`. Connections that are in use end with their command, whose answer is checked."""
+        client = self._client()
         with commands.unavailable_on_error():
-            await self._client().connection_pool.disconnect(inuse_connections=True)
+            await client.connection_pool.disconnect(inuse_connections=client.connection is not None)
 
     async def close(self) -> None:
         """See `SyncStore.close`. A client that was given stays open."""
@@ -96,5 +139,12 @@ class RedisStore:
         loop = asyncio.get_running_loop()
         client = self._clients.get(loop)
         if client is None:
+            self._forget_closed_loops()
             client = self._clients[loop] = clients.async_client(self._url)
         return client
+
+    def _forget_closed_loops(self) -> None:
+        """Let go of clients that nobody can use any more. They hold on to their loop, so none goes by itself."""
+        for loop in list(self._clients):
+            if loop.is_closed():
+                self._clients.pop(loop, None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any, Final
 
 import redis
@@ -38,8 +39,24 @@ def sync_client(url: str) -> redis.Redis:
     return redis.Redis.from_pool(pool)
 
 
-def check_client(client: redis.Redis | redis.asyncio.Redis) -> None:
-    """Raise ConfigurationError for a client whose answers would not be bytes."""
+def check_url(url: str) -> None:
+    """Raise ConfigurationError for a URL that no connection could be made of, or not one whose answers are bytes."""
+    try:
+        client = sync_client(url)
+        client.connection_pool.make_connection()  # makes an object, and connects nothing
+    except (ValueError, TypeError, AttributeError, redis.RedisError) as error:
+        # The error's own text is not shown: it may have parts of the URL, and so of a password, in it.
+        msg = f"store URL: the Redis client can't work with the options of this URL ({type(error).__name__})"
+        raise ConfigurationError(msg) from None
+    check_client(client, is_async=False)
+
+
+def check_client(client: redis.Redis | redis.asyncio.Redis, *, is_async: bool) -> None:
+    """Raise ConfigurationError for a client of the other kind, and for one whose answers would not be bytes."""
+    if inspect.iscoroutinefunction(client.execute_command) is not is_async:
+        expected = "RedisStore needs a redis.asyncio.Redis" if is_async else "SyncRedisStore needs a redis.Redis"
+        msg = f"{expected}, got a {type(client).__module__}.{type(client).__qualname__}"
+        raise ConfigurationError(msg)
     if client.get_encoder().decode_responses:
         msg = "The Redis client has decode_responses=True; records are bytes, so give a client without it"
         raise ConfigurationError(msg)

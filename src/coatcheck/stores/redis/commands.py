@@ -1,7 +1,7 @@
 """What the Redis stores say to the server, and how its answers are read. No I/O.
 
-One key for each session, with Redis's own expiry; one script, for compare-and-set. Every command names one key, so
-all of it works on a cluster.
+One key for each record, with Redis's own expiry; one script, for compare-and-set, which names one key. Only reads
+name several.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from coatcheck.errors import ConfigurationError, StoreUnavailable
 from coatcheck.stores.protocol import Outcome, WriteResult
 
 DEFAULT_PREFIX: Final = "coatcheck:"
+CHANNEL: Final = "news"
+"""What follows the prefix in the name of the channel for announcements."""
 
 
 class Script:
@@ -66,6 +68,10 @@ def records(count: int) -> Callable[[Any], list[bytes | None]]:
     return read
 
 
+def nothing(_reply: Any) -> None:
+    """Read an answer that says nothing of interest."""
+
+
 def was_set(reply: Any) -> bool:
     """Read what SET with NX answered."""
     if reply is None or reply is False:
@@ -73,6 +79,26 @@ def was_set(reply: Any) -> bool:
     if reply is not True:
         raise MixedUpAnswers
     return True
+
+
+def times_left(reply: Any) -> list[int | None]:
+    """Read what a pipeline of PTTL answered. -2 stands for a key that is not there."""
+    return [ttl_ms if ttl_ms >= 0 else None for ttl_ms in reply]
+
+
+def pattern(prefix: str) -> str:
+    """Give the SCAN pattern for all keys with a prefix, whose special characters stand for themselves."""
+    return "".join("\\" + character if character in "*?[]\\^-" else character for character in prefix) + "*"
+
+
+def scanned(prefix: str) -> Callable[[Any], tuple[list[str], str]]:
+    """Give what reads the answer of SCAN: keys without their prefix, and the next cursor."""
+
+    def read(reply: Any) -> tuple[list[str], str]:
+        cursor, names = reply
+        return [str(name[len(prefix) :], "ascii") for name in names], str(cursor) if cursor else ""
+
+    return read
 
 
 def write_result(reply: Any) -> WriteResult:

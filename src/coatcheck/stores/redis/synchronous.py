@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from operator import methodcaller
 from typing import Any, TypeVar
 
 from redis import Redis
@@ -20,8 +21,11 @@ class SyncRedisStore:
     def __init__(self, redis: str | Redis, *, prefix: str = commands.DEFAULT_PREFIX) -> None:
         self._prefix = commands.check_prefix(prefix)
         self._is_given = not isinstance(redis, str)
+        if isinstance(redis, str):
+            clients.check_url(redis)
+        else:
+            clients.check_client(redis, is_async=False)
         self._client = clients.sync_client(redis) if isinstance(redis, str) else redis
-        clients.check_client(self._client)
 
     def load(self, *keys: str) -> list[bytes | None]:
         """See `SyncStore.load`."""
@@ -52,15 +56,39 @@ class SyncRedisStore:
         """See `SyncStore.delete`."""
         return self._run(lambda client: client.getdel(self._prefix + key), commands.record)
 
+    def time_left(self, *keys: str) -> list[int | None]:
+        """See `SyncStore.time_left`."""
+
+        def ask(client: Redis) -> Any:
+            with client.pipeline(transaction=False) as pipeline:
+                for key in keys:
+                    pipeline.pttl(self._prefix + key)
+                return pipeline.execute()
+
+        return self._run(ask, commands.times_left)
+
+    def scan(self, cursor: str, limit: int) -> tuple[list[str], str]:
+        """See `SyncStore.scan`."""
+        return self._run(
+            lambda client: client.scan(int(cursor or 0), match=commands.pattern(self._prefix), count=limit),
+            commands.scanned(self._prefix),
+        )
+
+    def announce(self, *keys: str) -> None:
+        """See `SyncAnnouncer.announce`."""
+        for key in keys:
+            self._run(methodcaller("publish", self._prefix + commands.CHANNEL, key), commands.nothing)
+
     def reset(self) -> None:
-        """See `SyncStore.reset`. Commands that are under way in other threads fail."""
+        """See `SyncStore.reset`. Connections that are in use end with their command, whose answer is checked."""
         with commands.unavailable_on_error():
-            self._client.connection_pool.disconnect(inuse_connections=True)
+            self._client.connection_pool.disconnect(inuse_connections=self._client.connection is not None)
 
     def close(self) -> None:
         """See `SyncStore.close`. A client that was given stays open."""
         if not self._is_given:
-            self.reset()
+            with commands.unavailable_on_error():
+                self._client.connection_pool.disconnect(inuse_connections=True)
 
     def _run(self, command: Callable[[Redis], Any], read: Callable[[Any], T]) -> T:
         """Send a command, and read its answer; if that can't be its answer, give up the connections."""
