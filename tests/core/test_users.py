@@ -472,7 +472,6 @@ def test_a_renewal_that_is_about_to_be_stored_stays_in_the_index_though_its_sess
     commit = run_until_stored(face, session)
     next(commit)
     log_in(face)
-    log_in(face)
     assert list(commit) == []
     alive = user_of(face, session.token) == "alice" if not session.has_ended else False
     assert (handle in handles(face)) is alive
