@@ -302,6 +302,7 @@ async def test_an_exception_stores_nothing(site: Site) -> None:
 @pytest.mark.parametrize("fail", [True, False])
 async def test_a_logout_holds_when_the_rest_of_the_request_fails(site: Site, fail: bool) -> None:
     await site.log_in()
+    cookie = site.cookie
 
     async def handler(session: Session, exchange: Exchange) -> None:
         session.destroy()
@@ -314,6 +315,7 @@ async def test_a_logout_holds_when_the_rest_of_the_request_fails(site: Site, fai
             await site.get(handler)
     else:
         assert "Max-Age=0" in ((await site.get(handler)).set_cookie or "")
+    site.cookie = cookie
     assert await site.stored() is None
 
 
@@ -461,6 +463,7 @@ async def test_an_application_that_swallows_the_error_still_answers_503(site: Si
 
 async def test_a_logout_holds_when_the_store_fails_elsewhere_in_the_request(site: Site) -> None:
     await site.log_in()
+    cookie = site.cookie
 
     async def handler(session: Session, exchange: Exchange) -> None:
         session["a"] = 1
@@ -474,6 +477,7 @@ async def test_a_logout_holds_when_the_store_fails_elsewhere_in_the_request(site
     assert exchange.status == 503
     assert "Max-Age=0" in (exchange.set_cookie or "")
     site.store.fails.clear()
+    site.cookie = cookie
     assert await site.stored() is None
 
 
