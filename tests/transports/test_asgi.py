@@ -779,6 +779,7 @@ async def test_lazy_loading_reads_when_asked_and_not_before() -> None:
 async def test_a_lazy_session_can_be_destroyed_unread() -> None:
     site = Site(load="lazy")
     await site.log_in()
+    cookie = site.cookie
 
     async def handler(session: Session, exchange: Exchange) -> None:
         session.destroy()
@@ -786,6 +787,8 @@ async def test_a_lazy_session_can_be_destroyed_unread() -> None:
 
     await site.get(handler)
     assert site.cookie is None
+    site.cookie = cookie
+    assert await site.stored() is None
 
 
 async def test_several_sessions_live_side_by_side_in_one_request() -> None:
