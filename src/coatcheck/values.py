@@ -62,12 +62,20 @@ def check_key(key: object) -> str:
         UnsupportedKey: the key is not a string, or has code points that UTF-8 can't express.
     """
     if not isinstance(key, str):
-        msg = f"A session's keys are strings, and this one is of type {type(key).__name__!r}"
+        msg = f"A session's keys are strings, and {_shown(key)} is of type {type(key).__name__!r}"
         raise UnsupportedKey(msg)
     if not is_text(key):
         msg = f"The session key {key!a:.80} holds a lone surrogate, which can't be stored"
         raise UnsupportedKey(msg)
     return key
+
+
+def _shown(key: object) -> str:
+    """Show what was meant as a key, also when it can't show itself, like an int of thousands of digits."""
+    try:
+        return repr(key)[:80]
+    except Exception:  # noqa: BLE001 (it is anybody's __repr__)
+        return "this one"
 
 
 def is_text(text: str) -> bool:

@@ -175,8 +175,14 @@ def test_nesting_is_allowed_to_the_limit_and_not_beyond() -> None:
 
 @pytest.mark.parametrize("key", [1, None, b"bytes", ("a",), 1.5, "\ud800"], ids=repr)
 def test_a_key_that_is_not_a_storable_string_is_refused(key: Any) -> None:
-    with pytest.raises(UnsupportedKey):
+    with pytest.raises(UnsupportedKey) as caught:
         values.check_key(key)
+    assert isinstance(key, str) or (repr(key) in str(caught.value) and type(key).__name__ in str(caught.value))
+
+
+def test_a_key_that_can_not_show_itself_is_refused_by_its_type() -> None:
+    with pytest.raises(UnsupportedKey, match="'int'"):
+        values.check_key(10**5000)
 
 
 @pytest.mark.parametrize("key", ["", "__class__", "a\x00b", "\U0001f36a", "x" * 100_000], ids=lambda key: key[:9])
