@@ -133,6 +133,8 @@ class Keeper:
         # Two IDs are never the same by chance. But a client library that was unsure of a command's fate may have
         # sent it twice, and then finds its own record in the way.
         found, _ = yield from self.find(store_key)
+        if found[0] == b"":  # damaged, and reported: a user's small records can be made anew
+            yield Delete(store_key)
         return (revision, record) if found[0] == revision else found
 
     def replace(
@@ -186,6 +188,8 @@ class Keeper:
         if (yield Create(store_key, self._encoded(store_key, revision, record), ttl_ms)) is True:
             return revision, record
         found, _ = yield from self.find(store_key)
+        if found[0] == b"":  # damaged, and reported: a user's small records can be made anew
+            yield Delete(store_key)
         return (revision, record) if found[0] == revision else found
 
     def end(self, store_key: str, *, is_pending: bool = False) -> Steps[Record | None]:

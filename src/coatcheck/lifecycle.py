@@ -145,10 +145,13 @@ class Lifecycle:
     def _load_moved(self, work: WorkingCopy, moved: Moved, epoch: int) -> Steps[None]:
         """A session that was renewed: go after it in the grace after a renewal by the clock, and only then."""
         now_ms = self.keeper.now_ms()
-        if now_ms < moved.grace_until_ms:
+        if self._is_in_grace(moved):
             work.moved_to = moved.successor
             found, _ = yield from self.keeper.find(moved.successor)
-            self._take(work, found, epoch)
+            if isinstance(found[1], Moved) and found[1].successor:
+                yield from self._load_moved(work, found[1], epoch)
+            else:
+                self._take(work, found, epoch)
             return
         if moved.grace_until_ms:
             work.note(Event("reused", moved.successor))
@@ -198,13 +201,20 @@ class Lifecycle:
         if work.standing is not Standing.STORED:
             return None
         patch = work.patch()
-        if work.predecessor is None and self._renewal_is_due(work):
-            work.renew(by_clock=True)
         if work.predecessor is not None:
             return self._renew(work, work.predecessor_key, patch or work.empty_patch())
         if patch or work.remember is not work.stored.remember:
             return self._update(work, patch or work.empty_patch())
         return self._extend(work) if self._refresh_is_due(work) else None
+
+    def conclude(self, work: WorkingCopy) -> Steps[None] | None:
+        """Give the steps before a response leaves: those of `commit`, and now and then a new ID.
+
+        Only here is an ID renewed by the clock, where its cookie is sure to leave with what was stored.
+        """
+        if work.standing is Standing.STORED and work.predecessor is None and self._renewal_is_due(work):
+            work.renew(by_clock=True)
+        return self.commit(work)
 
     def end_destroyed(self, work: WorkingCopy) -> Steps[None]:
         """End the sessions that the application destroyed. Done even when the rest of the request has failed."""
@@ -224,19 +234,22 @@ class Lifecycle:
             yield from rest
 
     def _create(self, work: WorkingCopy, patch: Patch) -> Steps[None]:
-        store_key = work.identity.store_key
-        login = yield from self._enter(work, store_key, work.opened_at_ms, None, None)
+        store_key, values_to_store = patch.store_key, apply(patch, {})
+        login = yield from self._enter(work, patch, store_key, work.opened_at_ms, None, None)
         now_ms = self.keeper.now_ms()
-        record = Record(work.opened_at_ms, now_ms, now_ms, work.remember, login, apply(patch, {}))
+        record = Record(work.opened_at_ms, now_ms, now_ms, patch.remember, login, values_to_store)
         revision = records.new_revision()
         work.attempt(revision, patch)
         found = yield from self.keeper.put(store_key, revision, record)
         if found[1] is record:
             work.note(Event("created", store_key))
+            if work.life != patch.life:  # it was destroyed while it was stored
+                work.destroyed += (store_key,)
+                work.cookie_is_stale = True
             self._committed(work, revision, record, record.values, patch)
-            self._issue(work)
+            self._issue(work, patch)
         elif not (yield from self._was_ours(work, found)):
-            self._lose(work, None)  # somebody ended it before it was stored
+            self._lose(work, None, patch)  # somebody ended it before it was stored
 
     def _was_ours(self, work: WorkingCopy, found: Found) -> Steps[bool]:
         """See whether what was found is a write of this request whose fate was not known; go on from there."""
@@ -244,46 +257,51 @@ class Lifecycle:
         patch = dict(work.attempts).get(revision)
         if patch is None or not isinstance(record, Record):
             return False
-        work.committed(revision, record, record.values, patch)
-        self._issue(work)
+        self._committed(work, revision, record, record.values, patch)
+        self._issue(work, patch)
         rest = self.commit(work)
         if rest is not None:
             yield from rest
         return True
 
-    def _enter(
-        self, work: WorkingCopy, store_key: str, created_at_ms: int, old_key: str | None, login: Login | None
+    def _enter(  # noqa: PLR0913, PLR0917 (all of it is needed for an entry)
+        self,
+        work: WorkingCopy,
+        patch: Patch,
+        store_key: str,
+        created_at_ms: int,
+        old_key: str | None,
+        login: Login | None,
     ) -> Steps[Login | None]:
         """Put a session that gets a new key into its user's index. Gives the login to store with it."""
-        if work.login_is_new:
-            login = work.login
+        is_login = patch.login is not None and patch.login is not login
+        if is_login:
+            login = patch.login
         if login is None:
             return None
         ends_at_ms = created_at_ms + self.keeper.lifetime_ms
         epoch, ended = yield from self.users.enter(
-            login.user_id, store_key, ends_at_ms, replacing=old_key, is_login=work.login_is_new
+            login.user_id, store_key, ends_at_ms, replacing=old_key, is_login=is_login
         )
         for ended_key in ended:
             work.note(Event("revoked", ended_key, login.user_id, reason="too many sessions"))
-        return replace(login, epoch=epoch) if work.login_is_new else login
+        return replace(login, epoch=epoch) if is_login else login
 
     def _update(self, work: WorkingCopy, patch: Patch) -> Steps[None]:
         """Write the patch on the record that we know; if there is a newer one, on that, until it succeeds."""
-        base_revision, base = work.revision, work.stored
-        remember_changed = work.remember is not base.remember
+        store_key, base_revision, base = patch.store_key, work.revision, work.stored
+        remember_changed = patch.remember is not base.remember
         expected = merged = apply(patch, base.values)
         for conflicts in range(MAX_CONFLICTS):
-            remember = work.remember if remember_changed else base.remember
+            remember = patch.remember if remember_changed else base.remember
             record = replace(base, updated_at_ms=self.keeper.now_ms(), remember=remember, values=merged)
             revision, ttl_ms = records.new_revision(), self.keeper.ttl_ms(base.created_at_ms)
             work.attempt(revision, patch)
-            found_revision, found = yield from self.keeper.replace(
-                work.store_key, base_revision, record, ttl_ms, revision
-            )
+            found_revision, found = yield from self.keeper.replace(store_key, base_revision, record, ttl_ms, revision)
             if found is record:
                 self._committed(work, found_revision, record, expected, patch)
                 if remember_changed or self._refresh_is_due(work):
-                    self._issue(work)
+                    self._issue(work, patch)
                 return
             work.failed_attempt(revision)
             if not isinstance(found, Record):
@@ -294,7 +312,7 @@ class Lifecycle:
             base_revision, base = found_revision, found
             merged = apply(patch, base.values)
             yield Pause(conflicts)
-        raise too_many_conflicts(work.store_key)
+        raise too_many_conflicts(store_key)
 
     def _renew(self, work: WorkingCopy, old_key: str, patch: Patch) -> Steps[None]:
         """Store the session under its new ID, then put a `Moved` in the place of the old record.
@@ -302,29 +320,34 @@ class Lifecycle:
         In this order a crash in between leaves the old session as it was, and a new one whose ID nobody was told.
         The second step is the one that counts: if the old session ended or was renewed meanwhile, the new one goes.
         """
-        new_key, base_revision, base = work.identity.store_key, work.revision, work.stored
-        created_at_ms = self.keeper.now_ms() if work.login_is_new else base.created_at_ms
-        entered = yield from self._enter(work, new_key, created_at_ms, old_key, base.login)
+        new_key, base_revision, base = patch.session_id.store_key, work.revision, work.stored
+        is_login = patch.login is not base.login
+        created_at_ms = self.keeper.now_ms() if is_login else base.created_at_ms
+        entered = yield from self._enter(work, patch, new_key, created_at_ms, old_key, base.login)
         expected = merged = apply(patch, base.values)
+        moved, moved_ttl_ms = self._moved(work, new_key)
         revision = b""
         for conflicts in range(MAX_CONFLICTS):
             now_ms = self.keeper.now_ms()
-            login = entered if work.login_is_new else base.login
-            record = Record(created_at_ms, now_ms, now_ms, work.remember, login, merged)
+            login = entered if is_login else base.login
+            record = Record(created_at_ms, now_ms, now_ms, patch.remember, login, merged)
             revision = yield from self._put_renewed(work, new_key, record, revision, patch)
             if not revision:
-                yield from self.keeper.end(old_key)
-                self._lose(work, None)
+                yield from self._renewed_otherwise(work, old_key, new_key, patch)
                 return
-            moved, moved_ttl_ms = self._moved(work, new_key)
             found_revision, found = yield from self.keeper.replace(old_key, base_revision, moved, moved_ttl_ms)
             if isinstance(found, Moved) and found.successor == new_key:
-                self._committed(work, revision, record, expected, patch)
-                self._issue(work)
+                self._committed(work, revision, record, expected, patch, old_key)
+                self._issue(work, patch)
                 return
+            if isinstance(found, Moved) and self._is_in_grace(found) and not moved.grace_until_ms:
+                # Another request renewed it by the clock. A login, or a renewal that was asked for, goes on from there.
+                old_key = found.successor
+                (found_revision, found), _ = yield from self.keeper.find(old_key)
             if not isinstance(found, Record):
                 yield Delete(new_key)
-                work.take_back_renewal()
+                if work.session_id is patch.session_id:
+                    work.take_back_renewal()
                 yield from self._follow(work, found, patch)
                 return
             base_revision, base = found_revision, found
@@ -332,6 +355,18 @@ class Lifecycle:
             yield Pause(conflicts)
         yield Delete(new_key)
         raise too_many_conflicts(old_key)
+
+    def _renewed_otherwise(self, work: WorkingCopy, old_key: str, new_key: str, patch: Patch) -> Steps[None]:
+        """The record can't be stored under its new key: somebody ended it, or it is there and in use already."""
+        (_, old), _ = yield from self.keeper.find(old_key)
+        (revision, record), _ = yield from self.keeper.find(new_key)
+        if isinstance(old, Moved) and old.successor == new_key and isinstance(record, Record):
+            # Our own renewal of before, whose answer was lost; others have worked on it since.
+            self._committed(work, revision, record, record.values, patch, old_key)
+            self._issue(work, patch)
+            return
+        yield from self.keeper.end(old_key)
+        self._lose(work, None, patch)
 
     def _put_renewed(
         self, work: WorkingCopy, new_key: str, record: Record, replacing: bytes, patch: Patch
@@ -361,13 +396,19 @@ class Lifecycle:
 
     def _follow(self, work: WorkingCopy, found: AnyRecord | None, patch: Patch) -> Steps[None]:
         """Our record is gone: write the patch where the session is now if it was renewed by the clock, else drop it."""
-        if not isinstance(found, Moved) or self.keeper.now_ms() >= found.grace_until_ms or work.login_is_new:
-            self._lose(work, found)
+        if work.life != patch.life:
             return
-        work.moved_to = found.successor
+        if not isinstance(found, Moved) or not self._is_in_grace(found):
+            self._lose(work, found, patch)
+            return
+        patch.store_key = found.successor
+        if work.predecessor is None:
+            work.moved_to = found.successor
+        else:
+            work.predecessor_key = found.successor
         (revision, record), _ = yield from self.keeper.find(found.successor)
         if not isinstance(record, Record):
-            self._lose(work, record)
+            self._lose(work, record, patch)
             return
         work.refreshed(revision, record)
         if patch:
@@ -375,36 +416,43 @@ class Lifecycle:
 
     def _extend(self, work: WorkingCopy) -> Steps[None]:
         """Extend the time of a session that was only read."""
-        ttl_ms = self.keeper.ttl_ms(work.stored.created_at_ms)
+        patch, ttl_ms = work.empty_patch(), self.keeper.ttl_ms(work.stored.created_at_ms)
         if ttl_ms < self.keeper.idle_ms:
             # Its lifetime leaves nothing to extend, but that it was used has to be remembered.
-            yield from self._update(work, work.empty_patch())
+            yield from self._update(work, patch)
             return
-        data = yield Touch(work.store_key, ttl_ms)
+        data = yield Touch(patch.store_key, ttl_ms)
         try:
-            _, found = self.keeper.current(work.store_key, data)
+            _, found = self.keeper.current(patch.store_key, data)
         except UndecodableRecord as error:
-            report(work.store_key, error)
+            report(patch.store_key, error)
             found = None
         except ForeignRecord as error:
-            raise (yield from self.keeper.distrust(work.store_key)) from error
+            raise (yield from self.keeper.distrust(patch.store_key)) from error
         if isinstance(found, Record):
-            self._issue(work)
+            self._issue(work, patch)
         else:
-            yield from self._follow(work, found, work.empty_patch())
+            yield from self._follow(work, found, patch)
 
-    def _committed(self, work: WorkingCopy, revision: bytes, record: Record, expected: Values, patch: Patch) -> None:
+    def _is_in_grace(self, moved: Moved) -> bool:
+        return self.keeper.now_ms() < moved.grace_until_ms
+
+    def _committed(  # noqa: PLR0913, PLR0917 (what was stored, and what it came of)
+        self, work: WorkingCopy, revision: bytes, record: Record, expected: Values, patch: Patch, previous: str = ""
+    ) -> None:
         user_id = None if record.login is None else record.login.user_id
-        previous = work.predecessor_key if work.predecessor is not None else ""
-        if work.login_is_new:
-            work.note(Event("login", work.store_key, user_id, previous_handle=previous))
+        if work.login_is_new and work.login is patch.login:
+            work.note(Event("login", patch.store_key, user_id, previous_handle=previous))
         elif previous:
-            work.note(Event("renewed", work.store_key, user_id, previous_handle=previous))
-        work.predecessor = None
+            work.note(Event("renewed", patch.store_key, user_id, previous_handle=previous))
         work.committed(revision, record, expected, patch)
 
-    def _lose(self, work: WorkingCopy, found: AnyRecord | None) -> None:
-        if isinstance(found, Moved) and found.successor:
+    def _lose(self, work: WorkingCopy, found: AnyRecord | None, patch: Patch) -> None:
+        if work.life != patch.life:
+            return  # the session was let go of anyway
+        if work.login_is_new and work.login is not patch.login:
+            work.start_over()
+        elif isinstance(found, Moved) and found.successor:
             self._superseded(work, found)
         else:
             work.let_go(Standing.ENDED)
@@ -554,9 +602,9 @@ class Lifecycle:
         tag = b"" if work.login is None else user_tag(work.login.user_id)
         return self._signer.sign(work.identity, work.issued_at_ms // 1000, tag)
 
-    def _issue(self, work: WorkingCopy) -> None:
-        if work.moved_to is not None:
-            return  # the new token belongs to another response; we only know the old one
+    def _issue(self, work: WorkingCopy, patch: Patch) -> None:
+        if work.moved_to is not None or work.session_id is not patch.session_id:
+            return  # the new token belongs to another response, or to the next commit
         work.issued_at_ms = self.keeper.now_ms()
         work.by_older_key = False
         work.issues_cookie = True

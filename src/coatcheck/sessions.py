@@ -121,7 +121,7 @@ class Session(BaseSession):
         work = self._read()
         if work.standing is Standing.STORED:
             tag = b"" if work.login is None else user_tag(work.login.user_id)
-            await self._sessions.wait_for_end(Watched(work.store_key, tag))
+            await self._sessions.wait_for_end(Watched(work.lock_key, tag))
 
 
 class SyncSession(BaseSession):
@@ -212,7 +212,7 @@ class _Sessions(Generic[StoreT, SessionT]):
 
     def _rule_for(self, status: int) -> Rule:
         """Give the rule for what has to be stored before a response of this status leaves."""
-        return self._steps_to_abandon if status >= _FIRST_ERROR_STATUS else self.lifecycle.commit
+        return self._steps_to_abandon if status >= _FIRST_ERROR_STATUS else self.lifecycle.conclude
 
     def _sealed(self, work: WorkingCopy) -> str | None:
         """Take note that the headers leave; give the Set-Cookie value for them."""
@@ -308,19 +308,23 @@ class Sessions(_Sessions[AsyncStore, Session]):
         Two tasks of one request must not commit the same changes twice, and many requests of one session would only
         be in each other's way: each would write what the next one finds to be too old.
         """
-        steps = rule(work)
-        if steps is None:
-            return
-        key = (id(asyncio.get_running_loop()), work.lock_key)
+        if work.busy is None:
+            if rule(work) is None:  # as for most requests
+                return
+            work.busy = asyncio.Lock()
+        async with work.busy, self._lock(work.lock_key):
+            steps = rule(work)  # made only now, because what there is to do may have changed while it waited
+            if steps is not None:
+                await drive(steps, self.store)
+        if work.noted:  # not before the locks are free: a handler may use the session
+            await self._tell(work)
+
+    def _lock(self, store_key: str) -> asyncio.Lock:
+        key = (id(asyncio.get_running_loop()), store_key)
         lock = self._locks.get(key)
         if lock is None:
             lock = self._locks[key] = asyncio.Lock()
-        waits = lock.locked()
-        async with lock:
-            if waits:  # what there is to do may have changed
-                steps = rule(work)
-            if steps is not None:
-                await self.run(steps, work)
+        return lock
 
     async def run(self, steps: Steps[T], work: WorkingCopy | None = None) -> T:
         """Carry out steps of the rules, and tell what happened."""
@@ -348,9 +352,12 @@ class Sessions(_Sessions[AsyncStore, Session]):
                     log_failure(event, error)
 
     async def _announce(self, *keys: str) -> None:
-        for watch in self._watches.values():
+        for loop, watch in list(self._watches.items()):
             for key in keys:
-                watch.hear_of(key)
+                if loop is asyncio.get_running_loop():
+                    watch.hear_of(key)
+                elif not loop.is_closed():
+                    loop.call_soon_threadsafe(watch.hear_of, key)
         if keys and isinstance(self.store, AsyncFeed):
             with suppress(StoreError):  # those who wait look for themselves, only later
                 await self.store.announce(*keys)
@@ -361,7 +368,11 @@ class Sessions(_Sessions[AsyncStore, Session]):
         watch = self._watches.get(loop)
         if watch is None:
             watch = self._watches[loop] = Watch(self.store, self._look)
-        await watch.wait(watched)
+        try:
+            await watch.wait(watched)
+        finally:
+            if not watch.is_needed:
+                self._watches.pop(loop, None)
 
     async def _look(self, watched: list[Watched]) -> None:
         await self.run(self.lifecycle.look(watched))
@@ -486,8 +497,7 @@ class SyncSessions(_Sessions[SyncStore, SyncSession]):
 
     def one_at_a_time(self, work: WorkingCopy, rule: Rule) -> None:
         """See `Sessions.one_at_a_time`; here for threads."""
-        steps = rule(work)
-        if steps is None:
+        if rule(work) is None:
             return
         key = work.lock_key
         with self._guard_of_locks:
@@ -495,7 +505,11 @@ class SyncSessions(_Sessions[SyncStore, SyncSession]):
             if lock is None:
                 lock = self._locks[key] = _ThreadLock()
         with lock.lock:
-            self.run(steps, work)
+            steps = rule(work)
+            if steps is not None:
+                drive_sync(steps, self.store)
+        if work.noted:
+            self._tell(work)
 
     def run(self, steps: Steps[T], work: WorkingCopy | None = None) -> T:
         """See `Sessions.run`."""
@@ -589,8 +603,9 @@ class SyncSessions(_Sessions[SyncStore, SyncSession]):
 
 
 def handle_of(session: BaseSession | str | None) -> str | None:
-    """Give the handle of what may be a session or a handle."""
-    return session.handle if isinstance(session, BaseSession) else session
+    """Give the store key of what may be a session or a handle."""
+    # Of a session that is to be renewed, what counts is what is stored now.
+    return session._work.lock_key if isinstance(session, BaseSession) else session
 
 
 def check_handle(handle: str) -> str:

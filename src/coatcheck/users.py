@@ -133,23 +133,25 @@ class Users:
         The latter are ended, and added to `ended`.
         """
         limit = self._max_sessions if is_login else None
-        is_full = limit is not None and len(others) >= limit
+        is_full = limit is not None and len({entry.since_ms for entry in others.values()}) >= limit
         if not is_full and (not others or len(others) % _PRUNE_EVERY):
             return set()
         leaving = yield from self._dead(others, epoch)
-        too_many = 0 if limit is None else len(others) - len(leaving) - limit + 1
+        # A session that is being renewed has two keys, and one age.
+        ages = sorted({entry.since_ms for other, entry in others.items() if other not in leaving})
+        too_many = 0 if limit is None else len(ages) - limit + 1
         if too_many <= 0:
             return leaving
         if self._when_full == "refuse":
             msg = f"The user has {limit} sessions, which is max_sessions_per_user; one has to end first"
             raise TooManySessions(msg)
-        alive = sorted((entry, other) for other, entry in others.items() if other not in leaving)
-        for _, oldest in alive[:too_many]:
-            # It must be gone before the index forgets it, or it could live on unknown. One that is about to be
-            # stored must not be stored any more.
-            if (yield from self._keeper.end(oldest, is_pending=True)) is not None:
-                ended.append(oldest)
-            leaving.add(oldest)
+        for other, entry in others.items():
+            if other not in leaving and entry.since_ms in ages[:too_many]:
+                # It must be gone before the index forgets it, or it could live on unknown. One that is about to be
+                # stored must not be stored any more.
+                if (yield from self._keeper.end(other, is_pending=True)) is not None:
+                    ended.append(other)
+                leaving.add(other)
         return leaving
 
     def _dead(self, entries: Entries, epoch: int) -> Steps[set[str]]:
@@ -238,28 +240,32 @@ class Users:
         read the old epoch, or the new one and then it is a later login.
         """
         tag = user_tag(user_id)
-        (_, epoch_found), _ = yield from self._keeper.find(epoch_key(tag))
-        before = epoch_found.epoch if isinstance(epoch_found, UserEpoch) else 0
-        epoch = max(before + 1, self._keeper.now_ms())
+        base, (epoch_data,) = yield from self._keeper.find(index_key(tag), epoch_key(tag))
+        epoch = max(self.epoch_in(tag, epoch_data) + 1, self._keeper.now_ms())
+        spared = {keep}
         if keep is not None:
-            yield from self._lift(keep, user_id, epoch)
+            kept = yield from self._lift(keep, user_id, epoch)
+            # A renewal of it that is under way has the same age, and ends with the epoch if it knows only the old one.
+            entries = self._entries(base[1])
+            ages = {entries[key].since_ms for key in (keep, kept) if key in entries}
+            spared |= {kept, *(key for key, entry in entries.items() if entry.since_ms in ages)}
 
         def risen(found: UserEpoch | None) -> UserEpoch | None:
             return None if found is not None and found.epoch >= epoch else UserEpoch(epoch)
 
         yield from self._keeper.keep(epoch_key(tag), risen, lambda _: self._keeper.lifetime_ms + MOVED_MS)
         (_, index), _ = yield from self._keeper.find(index_key(tag))
-        listed = [key for key in self._entries(index) if key != keep]
+        listed = [key for key in self._entries(index) if key not in spared]
         ended: list[str] = []
         for key in listed:
             session = yield from self._keeper.end(key)
             if session is not None:
                 ended.append(key)
-        yield from self.leave(user_id, listed)
+        yield from self.leave(user_id, ended)  # and no others: one that leads nowhere yet may be about to be stored
         return ended
 
-    def _lift(self, store_key: str, user_id: str, epoch: int) -> Steps[None]:
-        """Carry one session over into a new epoch."""
+    def _lift(self, store_key: str, user_id: str, epoch: int) -> Steps[str]:
+        """Carry one session over into a new epoch. Gives the key that it has now."""
         (revision, record), _ = yield from self._keeper.find(store_key)
         for _ in range(MAX_CONFLICTS):
             if isinstance(record, Moved):
@@ -267,12 +273,12 @@ class Users:
                 (revision, record), _ = yield from self._keeper.find(store_key)
                 continue
             if not isinstance(record, Record) or record.login is None or record.login.user_id != user_id:
-                return
+                return store_key
             lifted = replace(record, login=replace(record.login, epoch=epoch))
             ttl_ms = self._keeper.ttl_ms(record.created_at_ms)
             revision, record = yield from self._keeper.replace(store_key, revision, lifted, ttl_ms)
             if record is lifted:
-                return
+                return store_key
         raise too_many_conflicts(store_key)
 
     # --- the rest ---------------------------------------------------------------------------------------------

@@ -40,6 +40,11 @@ class Watch:
         self._wake = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
+    @property
+    def is_needed(self) -> bool:
+        """Whether anybody waits."""
+        return bool(self._watched)
+
     async def wait(self, watched: Watched) -> None:
         """Return when the session has ended."""
         has_ended = asyncio.Event()

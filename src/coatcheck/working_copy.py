@@ -7,6 +7,7 @@ what was handed out with the encoding that was found, so a change deep inside a 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator, Mapping
 from enum import Enum
 from typing import Any, Final, TypeAlias
@@ -81,14 +82,20 @@ Changes: TypeAlias = dict[str, Change]
 class Patch(Changes):
     """All that a request changed, in a form that can be applied to a newer record than the one it was made on."""
 
-    __slots__ = ("life", "taken")
+    __slots__ = ("life", "login", "remember", "session_id", "store_key", "taken")
 
-    def __init__(self, life: int, taken: Changes) -> None:
+    def __init__(self, work: WorkingCopy | None) -> None:
         super().__init__()
-        self.life = life
-        """Which of the sessions that the request has worked on, one after the other, it is of."""
-        self.taken = taken
-        """The explicit changes so far, to tell later ones from."""
+        if work is None:
+            return
+        # What was so when the patch was made, to tell later changes from: a task of the request may go on while the
+        # store is at work.
+        self.life = work.life
+        self.session_id = work.identity
+        self.store_key = work.store_key
+        self.login = work.login
+        self.remember = work.remember
+        self.taken: Changes = dict(work._changes)
 
 
 def _since(change: Change, taken: Change) -> Change:
@@ -112,8 +119,8 @@ def apply(patch: Changes, base: Mapping[str, Raw]) -> Values:
     return merged
 
 
-_NO_CHANGES: Final = Patch(0, {})
-"""The patch of most requests. Made once, so it is of no request's life: what stores something needs its own."""
+_NO_CHANGES: Final = Patch(None)
+"""The patch of most requests. Made once, so it knows of no request: what stores something needs its own."""
 
 
 class WorkingCopy:
@@ -143,6 +150,8 @@ class WorkingCopy:
     destroyed: tuple[str, ...] = ()
     """Store keys of sessions to end."""
     accessed = False
+    busy: asyncio.Lock | None = None
+    """Held by the task that is at work on it in the store, once there was one."""
     closed = False
     """Nobody is going to commit any more."""
     sealed = False
@@ -166,7 +175,8 @@ class WorkingCopy:
         self._base: Mapping[str, Raw] = {}
         self._live: dict[str, Any] = {}
         self._changes: Changes = {}
-        self._life = 1
+        self.life = 0
+        """Which of the sessions that the request works on, one after the other, this is."""
 
     # --- identity ---------------------------------------------------------------------------------------------
 
@@ -201,13 +211,10 @@ class WorkingCopy:
 
     def found(self, revision: bytes, record: Record) -> None:
         """Take in what the store holds under this session's key."""
-        self.standing = Standing.STORED
-        self.revision = revision
-        self.record = record
+        self._hold(revision, record)
         self.remember = record.remember
         self.login = record.login
         self.login_is_new = False
-        self._base = record.values
 
     def attempt(self, revision: bytes, patch: Patch) -> None:
         """Remember that a patch is about to be written with this revision."""
@@ -222,7 +229,12 @@ class WorkingCopy:
         for key in list(self._live):
             if key not in self._changes and record.values.get(key) != self._base.get(key):
                 self._refresh(key, record.values.get(key), self._base.get(key))
-        self.found(revision, record)
+        old = self.record
+        self._hold(revision, record)
+        if old is not None and self.remember is old.remember:
+            self.remember = record.remember
+        if not self.login_is_new:
+            self.login = record.login
 
     def committed(self, revision: bytes, record: Record, expected: Values, patch: Patch) -> None:
         """Take in what was just stored.
@@ -234,7 +246,7 @@ class WorkingCopy:
             patch: the changes that were stored. What was changed since, while the store was at work, stays to be
                 committed.
         """
-        if patch.life != self._life:
+        if patch.life != self.life:
             return  # the session was let go of while the store was at work
         taken = patch.taken
         newer = {key: change for key, change in self._changes.items() if change is not taken.get(key, NOTHING)}
@@ -248,7 +260,28 @@ class WorkingCopy:
                 self._refresh(key, record.values.get(key), shown)
         self._changes = {key: _since(change, taken.get(key)) for key, change in newer.items()}
         self.attempts = ()
-        self.found(revision, record)
+        self._hold(revision, record)
+        if self.remember is patch.remember:
+            self.remember = record.remember
+        if self.login is patch.login:
+            self.login, self.login_is_new = record.login, False
+        if self.session_id is patch.session_id:
+            self.predecessor = None
+        else:  # it was renewed while the store was at work, and what was stored is what the next commit renews
+            self.predecessor, self.predecessor_key = patch.session_id, patch.store_key
+
+    def _hold(self, revision: bytes, record: Record) -> None:
+        self.standing = Standing.STORED
+        self.revision = revision
+        self.record = record
+        self._base = record.values
+
+    def start_over(self) -> None:
+        """The session is lost, but somebody logs in: what was set belongs to a new one."""
+        self.standing = Standing.NEW
+        self.record = None
+        self.predecessor = None
+        self._base = {}
 
     def _refresh(self, key: str, stored: Raw | None, expected: Raw | None) -> None:
         """Another request had a part in this value: let what was handed out show what the store holds."""
@@ -256,7 +289,9 @@ class WorkingCopy:
         if expected is not None and values.encode(key, live) != bytes(expected):
             return  # it was changed again meanwhile, and the next commit decides
         value: Any = NOTHING if stored is None else values.decode(key, stored)
-        if isinstance(live, list) and isinstance(value, list):
+        if any(other is live for other_key, other in self._live.items() if other_key != key):
+            del self._live[key]  # one object under two keys can't show what both hold
+        elif isinstance(live, list) and isinstance(value, list):
             live[:] = value
         elif isinstance(live, dict | set) and type(value) is type(live):
             live.clear()
@@ -266,7 +301,7 @@ class WorkingCopy:
 
     def let_go(self, standing: Standing) -> None:
         """Forget the session at hand. With `Standing.NEW`, what follows belongs to a new one."""
-        self._life += 1
+        self.life += 1
         self.standing = standing
         self.session_id = None
         self.revision = b""
@@ -366,7 +401,7 @@ class WorkingCopy:
 
     def clear(self) -> None:
         """Delete all keys, without decoding anything."""
-        self._changes = dict.fromkeys(self.keys())
+        self._changes = dict.fromkeys([*self._base, *self._live, *self._changes])
         self._live.clear()
 
     def operate(self, key: str, operation: Operation) -> Any:
@@ -439,13 +474,15 @@ class WorkingCopy:
                 continue
             found = self._base.get(key)
             result = change.result if isinstance(change, _Derived) else change
-            if result != (None if found is None else bytes(found)):
+            # Operations that are left over from an earlier commit have a result that says nothing any more.
+            is_left_over = isinstance(change, _Derived) and change.base is NOTHING
+            if is_left_over or result != (None if found is None else bytes(found)):
                 patch[key] = change
         return patch
 
     def empty_patch(self) -> Patch:
         """Give a patch that changes nothing."""
-        return Patch(self._life, dict(self._changes))
+        return Patch(self)
 
     def check_open(self) -> None:
         """Raise SessionClosed when nobody is going to commit any more."""

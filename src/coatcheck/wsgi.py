@@ -89,7 +89,7 @@ class SessionMiddleware:
             if isinstance(body, list | tuple) or _is_file(body, environ):
                 response.send_headers_of(body)  # the application is done; the server may want the body as it is
                 return body
-            return _Body(body, response, self._outages)
+            return _body(body, response, self._outages)
         except StoreUnavailable as error:
             response.failed()
             if response.has_left:
@@ -232,6 +232,17 @@ class _Response:
             self.failed()
         else:
             self.save()
+
+
+def _body(body: Iterable[bytes], response: _Response, outages: outage.OutageLog) -> _Body:
+    """Make a body that stores what is changed while it is sent. One that can't be iterated over has to be closed."""
+    try:
+        return _Body(body, response, outages)
+    except BaseException:
+        close: Any = getattr(body, "close", None)
+        if close is not None:
+            close()
+        raise
 
 
 class _Body:
