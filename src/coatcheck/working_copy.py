@@ -7,8 +7,8 @@ what was handed out with the encoding that was found, so a change deep inside a 
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager
 from enum import Enum
 from typing import Any, Final, TypeAlias
 
@@ -150,7 +150,7 @@ class WorkingCopy:
     destroyed: tuple[str, ...] = ()
     """Store keys of sessions to end."""
     accessed = False
-    busy: asyncio.Lock | None = None
+    busy: AbstractAsyncContextManager[None] | None = None
     """Held by the task that is at work on it in the store, once there was one."""
     closed = False
     """Nobody is going to commit any more."""
