@@ -465,7 +465,7 @@ class WorkingCopy:
 
         Raises UnsupportedValue when a value that was handed out now holds something that can't be stored.
         """
-        if not self._changes and all(type(value) in values.IMMUTABLE for value in self._live.values()):
+        if not self._changes and values.IMMUTABLE.issuperset(map(type, self._live.values())):
             return _NO_CHANGES
         patch = self.empty_patch()
         for key in [*self._live, *(key for key in self._changes if key not in self._live)]:

@@ -122,9 +122,9 @@ class _Table:
     def _swept_now(self) -> float:
         """Give the time, after removing what has expired by then (at most one step of it)."""
         now = self._clock()
-        for _ in range(_SWEEP_STEP):
-            if not self._due or self._due[0][0] > now:
-                break
+        steps = _SWEEP_STEP
+        while self._due and self._due[0][0] <= now and steps:
+            steps -= 1
             _, key = heappop(self._due)
             entry = self._records.get(key)
             if entry is None:
