@@ -25,6 +25,7 @@ from servers import Server, server_binaries
 
 from coatcheck.errors import TooManySessions
 from coatcheck.keeper import Steps
+from coatcheck.operations import Load
 from coatcheck.record import Record
 from coatcheck.stores.memory import MemoryStore, SyncMemoryStore
 from coatcheck.stores.sqlite import SQLiteStore, SyncSQLiteStore
@@ -64,10 +65,14 @@ class Process:
         self.done = done
         self.user = user
         self.result: Any = None
+        self.keys_to_load: list[str] = []
         self.is_over = False
 
     def step(self, face: Face) -> None:
         """Carry out one store operation."""
+        if self.keys_to_load:
+            self.load_next(face)
+            return
         try:
             operation = self.steps.send(self.result)
         except StopIteration as stop:
@@ -76,7 +81,19 @@ class Process:
         except TooManySessions:
             self.is_over = True
         else:
+            self.perform(face, operation)
+
+    def perform(self, face: Face, operation: Any) -> None:
+        """Ask the store, for one key at a time: a cluster has a user's records and the session's on different nodes."""
+        if not isinstance(operation, Load):
             self.result = face.run(operation.perform(face.sessions.store))
+            return
+        self.result, self.keys_to_load = [], list(operation.keys)
+        if self.keys_to_load:
+            self.load_next(face)
+
+    def load_next(self, face: Face) -> None:
+        self.result += face.run(Load((self.keys_to_load.pop(0),)).perform(face.sessions.store))
 
 
 class Interleavings(RuleBasedStateMachine):
