@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, MutableMapping
 from datetime import timedelta
 from functools import partial
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from coatcheck import outage
 from coatcheck.devices import Device
 from coatcheck.errors import ConfigurationError, StoreUnavailable
 from coatcheck.guard import Guard, Request
 from coatcheck.headers import BYTES
+from coatcheck.mounting import Load, claim_cookie, is_eager
 from coatcheck.sessions import Session, Sessions
 
 Scope: TypeAlias = MutableMapping[str, Any]
@@ -23,10 +24,6 @@ Message: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Message]]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
 ASGIApp: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
-Load: TypeAlias = Literal["eager", "lazy"]
-
-_COOKIES: Final = "coatcheck.cookies"
-"""The scope's key for the names of the cookies that are taken."""
 
 _HTTP_START: Final = "http.response.start"
 # Messages whose headers can carry a cookie; the WebSocket ones are for accepted and for denied handshakes.
@@ -59,13 +56,10 @@ class SessionMiddleware:
         if not isinstance(sessions, Sessions):
             msg = f"sessions: the ASGI middleware needs a Sessions object, got a {type(sessions).__name__}"
             raise ConfigurationError(msg)
-        if load not in ("eager", "lazy"):
-            msg = f"load: expected 'eager' or 'lazy', got {load!r}"
-            raise ConfigurationError(msg)
         self._app = app
         self._sessions = sessions
         self._name = name
-        self._is_eager = load == "eager"
+        self._is_eager = is_eager(load)
         self._outages = outage.OutageLog()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -115,12 +109,7 @@ class SessionMiddleware:
         if isinstance(scope.get(self._name), Session):
             msg = f"Two session middlewares have the same name {self._name!r}; give one of them another"
             raise ConfigurationError(msg)
-        cookie = self._sessions.config.cookie.full_name
-        cookies = scope.get(_COOKIES, ())
-        if cookie in cookies:
-            msg = f"Two session middlewares use the same cookie {cookie!r}; give one of them CookieConfig(name=...)"
-            raise ConfigurationError(msg)
-        scope[_COOKIES] = (*cookies, cookie)
+        claim_cookie(scope, self._sessions.config.cookie.full_name)
 
 
 class _Exchange:

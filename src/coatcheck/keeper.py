@@ -130,12 +130,7 @@ class Keeper:
             stored = (yield Create(store_key, data, ttl_ms)) is True
         if stored:
             return revision, record
-        # Two IDs are never the same by chance. But a client library that was unsure of a command's fate may have
-        # sent it twice, and then finds its own record in the way.
-        found, _ = yield from self.find(store_key)
-        if found[0] == b"":  # damaged, and reported: a user's small records can be made anew
-            yield Delete(store_key)
-        return (revision, record) if found[0] == revision else found
+        return (yield from self._in_the_way(store_key, revision, record))
 
     def replace(
         self, store_key: str, revision: bytes, record: AnyRecord, ttl_ms: int, new_revision: bytes = b""
@@ -152,21 +147,23 @@ class Keeper:
         result = yield Update(store_key, revision, data, ttl_ms)
         if result is Outcome.DONE:
             return new_revision, record
+        found = yield from self.answered(store_key, result)
+        return (new_revision, record) if found[0] == new_revision else found  # sent twice, see _in_the_way
+
+    def answered(self, store_key: str, data: object) -> Steps[Found]:
+        """Decode what a write gave. What can't be used is reported, and counts as nothing.
+
+        Raises StoreUnavailable, and gives up the connections, when one of them brought another session's record.
+        """
         try:
-            found_revision, found = self.current(store_key, result)
+            return self.current(store_key, data)
         except UndecodableRecord as error:
             report(store_key, error)
             return NOTHING_FOUND
         except ForeignRecord as error:
-            raise (yield from self.distrust(store_key)) from error
-        if found_revision == new_revision:  # sent twice, see put
-            return new_revision, record
-        return found_revision, found
-
-    def distrust(self, store_key: str) -> Steps[StoreUnavailable]:
-        """Give up the connections, one of which brought another session's record. Gives the error to raise."""
-        yield Reset()
-        return StoreUnavailable(f"The store answered for another session than {store_key}; its connections were closed")
+            yield Reset()
+            msg = f"The store answered for another session than {store_key}; its connections were closed"
+            raise StoreUnavailable(msg) from error
 
     def keep(self, store_key: str, change: KeptChange[RecordT], ttl_ms: Callable[[RecordT], int]) -> Steps[None]:
         """Change a small record of a user's, which others may be changing too, by compare-and-set."""
@@ -187,6 +184,14 @@ class Keeper:
         revision = records.new_revision()
         if (yield Create(store_key, self._encoded(store_key, revision, record), ttl_ms)) is True:
             return revision, record
+        return (yield from self._in_the_way(store_key, revision, record))
+
+    def _in_the_way(self, store_key: str, revision: bytes, record: AnyRecord) -> Steps[Found]:
+        """See what kept a record from being stored under its key. Gives `record` itself if that is what is there.
+
+        Two IDs are never the same by chance. But a client library that was unsure of a command's fate may have sent it
+        twice, and then finds its own record in the way.
+        """
         found, _ = yield from self.find(store_key)
         if found[0] == b"":  # damaged, and reported: a user's small records can be made anew
             yield Delete(store_key)

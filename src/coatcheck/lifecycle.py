@@ -25,12 +25,12 @@ from coatcheck.cookie import CookieWriter
 from coatcheck.devices import ClientAddress, Device, remembered
 from coatcheck.errors import ForeignRecord, UndecodableRecord
 from coatcheck.events import Event
-from coatcheck.keeper import MAX_CONFLICTS, MOVED_MS, Found, Keeper, Steps, fetch, report, too_many_conflicts
+from coatcheck.keeper import MAX_CONFLICTS, MOVED_MS, Found, Keeper, Steps, fetch, too_many_conflicts
 from coatcheck.operations import Delete, Load, Pause, Touch
 from coatcheck.record import AnyRecord, Login, Moved, Record, Values
 from coatcheck.session_info import SessionInfo, moment
 from coatcheck.token import TokenSigner, VerifiedToken
-from coatcheck.users import Users, Watched, check_user_id, epoch_key, is_of_epoch, user_tag
+from coatcheck.users import Users, Watched, check_user_id, epoch_key, is_of_epoch, tag_of
 from coatcheck.working_copy import Patch, Standing, WorkingCopy, apply
 
 _SKEW_MS: Final = 60_000
@@ -136,7 +136,7 @@ class Lifecycle:
         revision, record = found
         if work.standing is not Standing.UNLOADED:
             return  # another task of the request has loaded it meanwhile
-        if isinstance(record, Record) and _is_theirs(record.login, work, epoch):
+        if isinstance(record, Record) and is_of_epoch(record, epoch) and tag_of(record.login) == work.user_tag:
             work.found(revision, record)
         else:
             _refused(work, "ended")
@@ -173,7 +173,7 @@ class Lifecycle:
         return self._refresh(work)
 
     def _refresh(self, work: WorkingCopy) -> Steps[None]:
-        tag = b"" if work.login is None else user_tag(work.login.user_id)
+        tag = tag_of(work.login)
         found, epochs = yield from self.keeper.find(work.store_key, *((epoch_key(tag),) if tag else ()))
         revision, record = found
         epoch = self.users.epoch_in(tag, epochs[0]) if epochs else 0
@@ -221,7 +221,7 @@ class Lifecycle:
         while work.destroyed:
             store_key = work.destroyed[0]
             ended = yield from self.keeper.end(store_key)
-            user_id = ended.login.user_id if ended is not None and ended.login is not None else None
+            user_id = None if ended is None else ended.user_id
             if user_id is not None:
                 yield from self.users.leave(user_id, [store_key])
             work.destroyed = work.destroyed[1:]
@@ -421,14 +421,7 @@ class Lifecycle:
             # Its lifetime leaves nothing to extend, but that it was used has to be remembered.
             yield from self._update(work, patch)
             return
-        data = yield Touch(patch.store_key, ttl_ms)
-        try:
-            _, found = self.keeper.current(patch.store_key, data)
-        except UndecodableRecord as error:
-            report(patch.store_key, error)
-            found = None
-        except ForeignRecord as error:
-            raise (yield from self.keeper.distrust(patch.store_key)) from error
+        _, found = yield from self.keeper.answered(patch.store_key, (yield Touch(patch.store_key, ttl_ms)))
         if isinstance(found, Record):
             self._issue(work, patch)
         else:
@@ -440,11 +433,10 @@ class Lifecycle:
     def _committed(  # noqa: PLR0913, PLR0917 (what was stored, and what it came of)
         self, work: WorkingCopy, revision: bytes, record: Record, expected: Values, patch: Patch, previous: str = ""
     ) -> None:
-        user_id = None if record.login is None else record.login.user_id
         if work.login_is_new and work.login is patch.login:
-            work.note(Event("login", patch.store_key, user_id, previous_handle=previous))
+            work.note(Event("login", patch.store_key, record.user_id, previous_handle=previous))
         elif previous:
-            work.note(Event("renewed", patch.store_key, user_id, previous_handle=previous))
+            work.note(Event("renewed", patch.store_key, record.user_id, previous_handle=previous))
         work.committed(revision, record, expected, patch)
 
     def _lose(self, work: WorkingCopy, found: AnyRecord | None, patch: Patch) -> None:
@@ -491,10 +483,9 @@ class Lifecycle:
         ended = yield from self.keeper.end(store_key, is_pending=True)
         if ended is None:
             return None
-        user_id = None if ended.login is None else ended.login.user_id
-        if user_id is not None:
-            yield from self.users.leave(user_id, [store_key])
-        return Event("revoked", store_key, user_id)
+        if ended.user_id is not None:
+            yield from self.users.leave(ended.user_id, [store_key])
+        return Event("revoked", store_key, ended.user_id)
 
     def revoke_user(self, user_id: str, keep: str | None) -> Steps[list[Event]]:
         """End every session of a user, but the one to keep."""
@@ -550,7 +541,7 @@ class Lifecycle:
         login = record.login
         return SessionInfo(
             handle=store_key,
-            user_id=None if login is None else login.user_id,
+            user_id=record.user_id,
             created_at=moment(record.created_at_ms),
             authenticated_at=None if login is None else moment(login.authenticated_at_ms),
             # Use sets the time to live to the idle timeout, so what is left of it tells when that was.
@@ -599,8 +590,7 @@ class Lifecycle:
 
     def token(self, work: WorkingCopy) -> str:
         """Give the session's token."""
-        tag = b"" if work.login is None else user_tag(work.login.user_id)
-        return self._signer.sign(work.identity, work.issued_at_ms // 1000, tag)
+        return self._signer.sign(work.identity, work.issued_at_ms // 1000, tag_of(work.login))
 
     def _issue(self, work: WorkingCopy, patch: Patch) -> None:
         if work.moved_to is not None or work.session_id is not patch.session_id:
@@ -628,13 +618,6 @@ class Lifecycle:
         if self._renew_every_ms is None or work.sealed or work.moved_to is not None or not work.accessed:
             return False
         return self.keeper.now_ms() - work.stored.renewed_at_ms >= self._renew_every_ms
-
-
-def _is_theirs(login: Login | None, work: WorkingCopy, epoch: int) -> bool:
-    """Tell whether a session is that of the user whom the token names, or as the token says nobody's."""
-    if login is None:
-        return not work.user_tag
-    return login.epoch >= epoch and user_tag(login.user_id) == work.user_tag
 
 
 def _refused(work: WorkingCopy, reason: str) -> WorkingCopy:

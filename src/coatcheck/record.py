@@ -59,6 +59,11 @@ class Record(msgspec.Struct, array_like=True, frozen=True):
     login: Login | None
     values: Values
 
+    @property
+    def user_id(self) -> str | None:
+        """Whose session it is; None for nobody's."""
+        return None if self.login is None else self.login.user_id
+
 
 class Moved(msgspec.Struct, array_like=True, frozen=True):
     """What stands in a session's place for a while after it was renewed.

@@ -31,7 +31,7 @@ from coatcheck.session_info import SessionInfo
 from coatcheck.stores.protocol import AsyncFeed, AsyncStore, SyncAnnouncer, SyncStore
 from coatcheck.stores.url import store_from_url, sync_store_from_url
 from coatcheck.token import is_store_key
-from coatcheck.users import Watched, epoch_key, user_tag
+from coatcheck.users import Watched, epoch_key, tag_of, user_tag
 from coatcheck.watching import Watch
 from coatcheck.working_copy import Standing, WorkingCopy
 
@@ -120,8 +120,7 @@ class Session(BaseSession):
         """
         work = self._read()
         if work.standing is Standing.STORED:
-            tag = b"" if work.login is None else user_tag(work.login.user_id)
-            await self._sessions.wait_for_end(Watched(work.lock_key, tag))
+            await self._sessions.wait_for_end(Watched(work.lock_key, tag_of(work.login)))
 
 
 class SyncSession(BaseSession):
@@ -294,8 +293,6 @@ class Sessions(_Sessions[AsyncStore, Session]):
         `ResponseStarted`; other changes are for `session.save()`.
         """
         await self.one_at_a_time(session._work, self._rule_for(status))
-        if session._work.noted:
-            await self._tell(session._work)
         return self._sealed(session._work)
 
     async def abandon(self, session: Session) -> None:
@@ -308,14 +305,12 @@ class Sessions(_Sessions[AsyncStore, Session]):
         Two tasks of one request must not commit the same changes twice, and many requests of one session would only
         be in each other's way: each would write what the next one finds to be too old.
         """
-        if work.busy is None:
-            if rule(work) is None:  # as for most requests
-                return
-            work.busy = asyncio.Lock()
-        async with work.busy, self._lock(work.lock_key):
-            steps = rule(work)  # made only now, because what there is to do may have changed while it waited
-            if steps is not None:
-                await drive(steps, self.store)
+        if work.busy is not None or rule(work) is not None:  # for most requests, there is nothing to do
+            work.busy = work.busy or asyncio.Lock()
+            async with work.busy, self._lock(work.lock_key):
+                steps = rule(work)  # made only now, because what there is to do may have changed while it waited
+                if steps is not None:
+                    await drive(steps, self.store)
         if work.noted:  # not before the locks are free: a handler may use the session
             await self._tell(work)
 
@@ -487,8 +482,6 @@ class SyncSessions(_Sessions[SyncStore, SyncSession]):
     def conclude(self, session: SyncSession, status: int) -> str | None:
         """See `Sessions.conclude`."""
         self.one_at_a_time(session._work, self._rule_for(status))
-        if session._work.noted:
-            self._tell(session._work)
         return self._sealed(session._work)
 
     def abandon(self, session: SyncSession) -> None:
@@ -497,19 +490,21 @@ class SyncSessions(_Sessions[SyncStore, SyncSession]):
 
     def one_at_a_time(self, work: WorkingCopy, rule: Rule) -> None:
         """See `Sessions.one_at_a_time`; here for threads."""
-        if rule(work) is None:
-            return
-        key = work.lock_key
-        with self._guard_of_locks:
-            lock = self._locks.get(key)
-            if lock is None:
-                lock = self._locks[key] = _ThreadLock()
-        with lock.lock:
-            steps = rule(work)
-            if steps is not None:
-                drive_sync(steps, self.store)
+        if rule(work) is not None:
+            lock = self._lock(work.lock_key)  # it is there for as long as somebody holds on to it
+            with lock.lock:
+                steps = rule(work)
+                if steps is not None:
+                    drive_sync(steps, self.store)
         if work.noted:
             self._tell(work)
+
+    def _lock(self, store_key: str) -> _ThreadLock:
+        with self._guard_of_locks:
+            lock = self._locks.get(store_key)
+            if lock is None:
+                lock = self._locks[store_key] = _ThreadLock()
+            return lock
 
     def run(self, steps: Steps[T], work: WorkingCopy | None = None) -> T:
         """See `Sessions.run`."""

@@ -24,7 +24,7 @@ from coatcheck.config import WhenFull
 from coatcheck.errors import ForeignRecord, TooManySessions, UndecodableRecord, UnsupportedValue
 from coatcheck.keeper import MAX_CONFLICTS, MOVED_MS, Keeper, Steps, fetch, report, too_many_conflicts
 from coatcheck.operations import Scan, TimeLeft
-from coatcheck.record import AnyRecord, IndexEntry, Moved, Record, UserEpoch, UserIndex
+from coatcheck.record import AnyRecord, IndexEntry, Login, Moved, Record, UserEpoch, UserIndex
 from coatcheck.token import USER_TAG_BYTES, is_store_key
 from coatcheck.values import is_text
 
@@ -58,6 +58,11 @@ def check_user_id(user_id: object) -> str:
 def user_tag(user_id: str) -> bytes:
     """Give what stands for a user in tokens and store keys."""
     return sha256(b"coatcheck user\x00" + user_id.encode()).digest()[:USER_TAG_BYTES]
+
+
+def tag_of(login: Login | None) -> bytes:
+    """Give the tag of whoever is logged in; empty for nobody."""
+    return b"" if login is None else user_tag(login.user_id)
 
 
 def epoch_key(tag: bytes) -> str:
@@ -196,7 +201,7 @@ class Users:
         entries = self._entries(index)
         epoch = self.epoch_in(tag, epoch_data)
         alive = yield from self._alive(sorted(entries, key=lambda key: entries[key]), epoch)
-        return {key: found for key, found in alive.items() if found[0].login and found[0].login.user_id == user_id}
+        return {key: found for key, found in alive.items() if found[0].user_id == user_id}
 
     def _alive(self, store_keys: list[str], epoch: int) -> Steps[dict[str, tuple[Record, int]]]:
         """Load sessions in bounded pieces; give those that are alive."""
@@ -214,7 +219,7 @@ class Users:
         """Give about `size` of all live sessions, and the cursor of the next page, "" at the end."""
         keys, cursor = cast("tuple[list[str], str]", (yield Scan(cursor, size)))
         alive = yield from self._alive([key for key in keys if is_store_key(key)], 0)
-        tags = {key: user_tag(record.login.user_id) for key, (record, _) in alive.items() if record.login is not None}
+        tags = {key: tag_of(record.login) for key, (record, _) in alive.items() if record.login is not None}
         epoch_of = dict.fromkeys(tags.values(), 0)
         if epoch_of:
             loaded = yield from fetch(*map(epoch_key, epoch_of))

@@ -12,7 +12,7 @@ from datetime import timedelta
 from functools import partial
 from http import HTTPStatus
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from urllib.parse import quote
 
 from coatcheck import outage
@@ -20,16 +20,13 @@ from coatcheck.devices import Device
 from coatcheck.errors import ConfigurationError, StoreUnavailable
 from coatcheck.guard import Guard, Request
 from coatcheck.headers import TEXT
+from coatcheck.mounting import Load, claim_cookie, is_eager
 from coatcheck.sessions import SyncSession, SyncSessions
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 ExcInfo: TypeAlias = tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]
-Load: TypeAlias = Literal["eager", "lazy"]
-
-_COOKIES: Final = "coatcheck.cookies"
-"""The environ's key for the names of the cookies that are taken."""
 
 ENVIRON_KEY: Final = "coatcheck.session"
 """Where the middleware puts the session, unless it is given another key."""
@@ -64,13 +61,10 @@ class SessionMiddleware:
         if not isinstance(sessions, SyncSessions):
             msg = f"sessions: the WSGI middleware needs a SyncSessions object, got a {type(sessions).__name__}"
             raise ConfigurationError(msg)
-        if load not in ("eager", "lazy"):
-            msg = f"load: expected 'eager' or 'lazy', got {load!r}"
-            raise ConfigurationError(msg)
         self._app = app
         self._sessions = sessions
         self._environ_key = environ_key
-        self._is_eager = load == "eager"
+        self._is_eager = is_eager(load)
         self._outages = outage.OutageLog()
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -105,12 +99,7 @@ class SessionMiddleware:
         if self._environ_key in environ:
             msg = f"Two session middlewares have the same environ_key {self._environ_key!r}; give one of them another"
             raise ConfigurationError(msg)
-        cookie = self._sessions.config.cookie.full_name
-        cookies = environ.get(_COOKIES, ())
-        if cookie in cookies:
-            msg = f"Two session middlewares use the same cookie {cookie!r}; give one of them CookieConfig(name=...)"
-            raise ConfigurationError(msg)
-        environ[_COOKIES] = (*cookies, cookie)
+        claim_cookie(environ, self._sessions.config.cookie.full_name)
 
 
 def require_login(
@@ -202,9 +191,7 @@ class _Response:
         try:
             self.send_headers()
         except BaseException:
-            close: Any = getattr(body, "close", None)
-            if close is not None:
-                close()
+            _close(body)
             raise
 
     def refuse(self) -> Iterable[bytes]:
@@ -239,10 +226,15 @@ def _body(body: Iterable[bytes], response: _Response, outages: outage.OutageLog)
     try:
         return _Body(body, response, outages)
     except BaseException:
-        close: Any = getattr(body, "close", None)
-        if close is not None:
-            close()
+        _close(body)
         raise
+
+
+def _close(body: Iterable[bytes]) -> None:
+    """Close an application's body, if it can be closed (PEP 3333)."""
+    close: Any = getattr(body, "close", None)
+    if close is not None:
+        close()
 
 
 class _Body:
@@ -300,9 +292,7 @@ class _Body:
     def close(self) -> None:
         """Called by the server when the response is over, whether it was sent whole or not."""
         try:
-            close: Any = getattr(self._body, "close", None)
-            if close is not None:
-                close()
+            _close(self._body)
         except BaseException:
             self._failed = True
             raise

@@ -186,10 +186,25 @@ def _as_type(gob_type: GobType | str) -> GobType:
     return gob_type if isinstance(gob_type, GobType) else GobType.of(gob_type)
 
 
-class GobInt(int):
-    """An int whose Go type is not `int`: `GobInt(5, "int64")`. Arithmetic gives plain ints."""
+class _Typed:
+    """What the classes of values share. Comes second among their bases, after the plain type."""
+
+    __slots__ = ()
 
     gob_type: GobType
+
+    @classmethod
+    def plain_type(cls) -> Any:
+        """Give the plain type of Python that this class adds its Go type to."""
+        return cls.__mro__[1]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copy and pickle with the type."""
+        return (type(self), (self.plain_type()(self), self.gob_type))
+
+
+class GobInt(int, _Typed):
+    """An int whose Go type is not `int`: `GobInt(5, "int64")`. Arithmetic gives plain ints."""
 
     def __new__(cls, value: int, gob_type: GobType | str) -> Self:
         """Make an int that `dumps` writes as `gob_type`, a kind of int or uint."""
@@ -197,15 +212,9 @@ class GobInt(int):
         self.gob_type = _as_type(gob_type)
         return self
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Copy and pickle with the type."""
-        return (type(self), (int(self), self.gob_type))
 
-
-class GobFloat(float):
+class GobFloat(float, _Typed):
     """A float whose Go type is not `float64`: `GobFloat(0.5, "float32")`. Arithmetic gives plain floats."""
-
-    gob_type: GobType
 
     def __new__(cls, value: float, gob_type: GobType | str) -> Self:
         """Make a float that `dumps` writes as `gob_type`."""
@@ -213,16 +222,11 @@ class GobFloat(float):
         self.gob_type = _as_type(gob_type)
         return self
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Copy and pickle with the type."""
-        return (type(self), (float(self), self.gob_type))
 
-
-class GobString(str):
+class GobString(str, _Typed):
     """A str of a Go program's own type, such as `type Role string`."""
 
     __slots__ = ("gob_type",)
-    gob_type: GobType
 
     def __new__(cls, value: str, gob_type: GobType | str) -> Self:
         """Make a str that `dumps` writes as `gob_type`."""
@@ -230,15 +234,9 @@ class GobString(str):
         self.gob_type = _as_type(gob_type)
         return self
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Copy and pickle with the type."""
-        return (type(self), (str(self), self.gob_type))
 
-
-class GobBytes(bytes):
+class GobBytes(bytes, _Typed):
     """The bytes of a Go program's own type, or of a type that encodes itself, such as `*url.URL`."""
-
-    gob_type: GobType
 
     def __new__(cls, value: bytes, gob_type: GobType | str) -> Self:
         """Make bytes that `dumps` writes as `gob_type`."""
@@ -246,12 +244,8 @@ class GobBytes(bytes):
         self.gob_type = _as_type(gob_type)
         return self
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Copy and pickle with the type."""
-        return (type(self), (bytes(self), self.gob_type))
 
-
-class GobList(list[Any]):
+class GobList(list[Any], _Typed):
     """A list whose Go type is not `[]interface {}`: `GobList(["admin"], "[]string")`."""
 
     __slots__ = ("gob_type",)
@@ -261,12 +255,8 @@ class GobList(list[Any]):
         super().__init__(values)
         self.gob_type = _as_type(gob_type)
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Copy and pickle with the type."""
-        return (type(self), (list(self), self.gob_type))
 
-
-class GobMap(dict[Any, Any]):
+class GobMap(dict[Any, Any], _Typed):
     """A dict whose Go type is not `map[string]interface {}`: `GobMap({"k": "v"}, "map[string]string")`."""
 
     __slots__ = ("gob_type",)
@@ -276,12 +266,8 @@ class GobMap(dict[Any, Any]):
         super().__init__(values)
         self.gob_type = _as_type(gob_type)
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Copy and pickle with the type."""
-        return (type(self), (dict(self), self.gob_type))
 
-
-class GobStruct(dict[str, Any]):
+class GobStruct(dict[str, Any], _Typed):
     """A struct that a Go program registered, as a dict of its exported fields.
 
     A field that the sender left out has its zero value: `False`, `0`, `0.0`, `""`, `b""`, `[]`, or None for what
@@ -304,10 +290,6 @@ class GobStruct(dict[str, Any]):
     def type_name(self) -> str:
         """The name that the struct is registered under in Go: `main.Profile`."""
         return self.gob_type.name
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Copy and pickle with the type."""
-        return (type(self), (dict(self), self.gob_type))
 
 
 TypedValue = GobInt | GobFloat | GobString | GobBytes | GobList | GobMap | GobStruct

@@ -142,11 +142,11 @@ def retype(value: Any, like: Any) -> Any:
         >>> retype(5 + GobInt(1, "int64"), GobInt(1, "int64")).gob_type
         <GobType int64>
     """
-    if not isinstance(like, TYPED_CLASSES) or not isinstance(value, type(like).__mro__[1]):
+    if not isinstance(like, TYPED_CLASSES) or not isinstance(value, like.plain_type()):
         return value
     if isinstance(value, (bool, *TYPED_CLASSES)):
         return value
-    typed: Any = type(like)(value, like.gob_type)  # type: ignore[arg-type]
+    typed: Any = type(like)(value, like.gob_type)
     return typed if _gob_writer.is_writable(typed) else value
 
 
@@ -173,5 +173,5 @@ _PLAIN: Final[tuple[tuple[type, Callable[[Any], Any]], ...]] = (
     (dict, lambda pairs: {plain(key): plain(element) for key, element in pairs.items()}),
     (list, lambda elements: [plain(element) for element in elements]),
     (GobTime, GobTime.to_datetime),
-    *((kind, kind.__mro__[1]) for kind in (GobInt, GobFloat, GobString, GobBytes)),
+    *((kind, kind.plain_type()) for kind in (GobInt, GobFloat, GobString, GobBytes)),
 )

@@ -136,15 +136,8 @@ class _Table:
         return now
 
 
-class SyncMemoryStore:
-    """Keeps records in memory, for threads. Lost with the process, and not shared with another.
-
-    Args:
-        max_records: the most sessions to hold. A new one beyond that is refused (`StoreFull`), because dropping
-            another in its place would log somebody out.
-        clock: gives the time in seconds. For tests.
-        share_with: another memory store, async or sync, whose records this one serves too.
-    """
+class _Store:
+    """What the stores for threads and for asyncio have in common."""
 
     def __init__(
         self,
@@ -154,6 +147,21 @@ class SyncMemoryStore:
         share_with: MemoryStore | SyncMemoryStore | None = None,
     ) -> None:
         self._table: _Table = _Table(max_records, clock) if share_with is None else share_with._table
+
+    def __len__(self) -> int:
+        """Give the number of records held."""
+        return len(self._table)
+
+
+class SyncMemoryStore(_Store):
+    """Keeps records in memory, for threads. Lost with the process, and not shared with another.
+
+    Args:
+        max_records: the most sessions to hold. A new one beyond that is refused (`StoreFull`), because dropping
+            another in its place would log somebody out.
+        clock: gives the time in seconds. For tests.
+        share_with: another memory store, async or sync, whose records this one serves too.
+    """
 
     def load(self, *keys: str) -> list[bytes | None]:
         """See `SyncStore.load`."""
@@ -193,22 +201,9 @@ class SyncMemoryStore:
     def close(self) -> None:
         """Do nothing: the records stay until the store itself goes."""
 
-    def __len__(self) -> int:
-        """Give the number of records held."""
-        return len(self._table)
 
-
-class MemoryStore:
+class MemoryStore(_Store):
     """Keeps records in memory, for asyncio. See `SyncMemoryStore` for the arguments."""
-
-    def __init__(
-        self,
-        *,
-        max_records: int = MAX_RECORDS,
-        clock: Callable[[], float] = time.time,
-        share_with: MemoryStore | SyncMemoryStore | None = None,
-    ) -> None:
-        self._table: _Table = _Table(max_records, clock) if share_with is None else share_with._table
 
     async def load(self, *keys: str) -> list[bytes | None]:
         """See `SyncStore.load`."""
@@ -263,7 +258,3 @@ class MemoryStore:
 
     async def close(self) -> None:
         """Do nothing: the records stay until the store itself goes."""
-
-    def __len__(self) -> int:
-        """Give the number of records held."""
-        return len(self._table)

@@ -1,0 +1,34 @@
+"""How the middlewares of all transports are set up, and stand side by side: what each of them checks."""
+
+from __future__ import annotations
+
+from collections.abc import MutableMapping
+from typing import Any, Final, Literal, TypeAlias
+
+from coatcheck.errors import ConfigurationError
+
+Load: TypeAlias = Literal["eager", "lazy"]
+
+_COOKIES: Final = "coatcheck.cookies"
+"""The key of a request's scope or environ for the names of the cookies that are taken."""
+
+
+def is_eager(load: Load) -> bool:
+    """Tell whether sessions are loaded before the application runs. Raises ConfigurationError for another word."""
+    if load not in ("eager", "lazy"):
+        msg = f"load: expected 'eager' or 'lazy', got {load!r}"
+        raise ConfigurationError(msg)
+    return load == "eager"
+
+
+def claim_cookie(request: MutableMapping[str, Any], cookie: str) -> None:
+    """Note in a request's scope or environ that a middleware uses a cookie.
+
+    Raises:
+        ConfigurationError: another one does already, and they would overwrite each other's in the browser.
+    """
+    cookies = request.get(_COOKIES, ())
+    if cookie in cookies:
+        msg = f"Two session middlewares use the same cookie {cookie!r}; give one of them CookieConfig(name=...)"
+        raise ConfigurationError(msg)
+    request[_COOKIES] = (*cookies, cookie)
