@@ -433,12 +433,7 @@ def test_a_session_ends_exactly_when_its_time_is_over(timed: Face, clock: Manual
     clock.advance(timedelta(hours=2))
     assert timed.stored(token) is None
     token = timed.new(a=1)
-    for _ in range(7 * 24 - 1):
-        clock.advance(timedelta(hours=1))
-        session = timed.request(token)
-        session.get("a")
-        timed.respond(session)
-        token = session.token
+    token = timed.use_hourly(token, clock, 7 * 24 - 1)
     clock.advance(timedelta(hours=1) - timedelta(milliseconds=2))
     assert timed.stored(token) == {"a": 1}
     clock.advance(timedelta(milliseconds=2))

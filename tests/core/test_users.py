@@ -191,12 +191,7 @@ def test_last_seen_follows_use_to_within_the_refresh_interval(timed: Face, clock
 
 def test_last_seen_is_true_also_when_the_lifetime_leaves_nothing_to_extend(timed: Face, clock: ManualClock) -> None:
     token = log_in(timed)
-    for _ in range(7 * 24 - 1):
-        clock.advance(timedelta(hours=1))
-        session = timed.request(token)
-        session.get("anything")
-        timed.respond(session)
-        token = session.token
+    timed.use_hourly(token, clock, 7 * 24 - 1)
     clock.advance(timedelta(minutes=20))
     (info,) = timed.run(timed.sessions.for_user("alice"))
     assert clock() - info.last_seen_at.timestamp() == timedelta(minutes=20).total_seconds()
@@ -672,6 +667,14 @@ def test_a_handler_that_fails_breaks_no_request(kind: Kind, caplog: pytest.LogCa
     face = Face(kind, "memory://", events=Events(on_created=fail, on_login=fail))
     assert user_of(face, log_in(face)) == "alice"
     assert "ZeroDivisionError" in caplog.text
+
+
+def test_a_refused_cookie_is_told_of_also_when_the_request_fails(kind: Kind) -> None:
+    seen: list[Event] = []
+    face = Face(kind, "memory://", events=Events(on_refused=seen.append))
+    session = face.request("forged")
+    face.run(face.sessions.abandon(session))
+    assert [event.reason for event in seen] == ["forged"]
 
 
 def test_an_async_handler_is_awaited_and_refused_by_the_sync_face() -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import inspect
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from typing import Any, ClassVar, Literal
 
 from coatcheck import Session, Sessions, SyncSession, SyncSessions
+from coatcheck.testing import ManualClock
 
 KEY = "a secret key for tests, 32 bytes or more"
 OLD_KEY = "an older secret key for tests, also long enough"
@@ -103,6 +105,16 @@ class Face:
         session.update(values)
         self.respond(session)
         return session.token
+
+    def use_hourly(self, token: str, clock: ManualClock, hours: int) -> str:
+        """Read the session once in each of so many hours, as its client would; give the last token."""
+        for _ in range(hours):
+            clock.advance(timedelta(hours=1))
+            session = self.request(token)
+            session.get("anything")
+            self.respond(session)
+            token = session.token
+        return token
 
     def stored(self, token: str) -> dict[str, Any] | None:
         """Give what the store holds for this token, or None."""

@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from failing_stores import FailingStore
 
 from coatcheck import CookieConfig, Session, Sessions, SyncSessions
 from coatcheck.asgi import SessionMiddleware, require_login
@@ -25,37 +26,6 @@ pytestmark = pytest.mark.anyio
 
 KEY = "a secret key for tests, 32 bytes or more"
 Handler = Callable[[Session, "Exchange"], Awaitable[None]]
-
-
-class FailingStore(MemoryStore):
-    """A memory store that can be told to be out of reach."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.fails: set[str] = set()
-        self.calls: list[str] = []
-
-    def _check(self, name: str) -> None:
-        self.calls.append(name)
-        if name in self.fails:
-            message = "out of reach"
-            raise StoreUnavailable(message)
-
-    async def load(self, *keys: str) -> list[bytes | None]:
-        self._check("load")
-        return await super().load(*keys)
-
-    async def create(self, key: str, record: bytes, ttl_ms: int) -> bool:
-        self._check("create")
-        return await super().create(key, record, ttl_ms)
-
-    async def update(self, key: str, revision: bytes, record: bytes, ttl_ms: int) -> Any:
-        self._check("update")
-        return await super().update(key, revision, record, ttl_ms)
-
-    async def delete(self, key: str) -> bytes | None:
-        self._check("delete")
-        return await super().delete(key)
 
 
 class Exchange:

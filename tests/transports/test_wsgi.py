@@ -10,41 +10,14 @@ from wsgiref.util import FileWrapper, setup_testing_defaults
 from wsgiref.validate import validator
 
 import pytest
+from failing_stores import SyncFailingStore
 
 from coatcheck import CookieConfig, Sessions, SyncSession, SyncSessions
-from coatcheck.errors import ConfigurationError, ResponseStarted, StoreUnavailable, UnsupportedValue
-from coatcheck.stores.memory import SyncMemoryStore
+from coatcheck.errors import ConfigurationError, ResponseStarted, UnsupportedValue
 from coatcheck.wsgi import ENVIRON_KEY, SessionMiddleware, require_login
 
 KEY = "a secret key for tests, 32 bytes or more"
 PLAIN = [("Content-Type", "text/plain")]
-
-
-class FailingStore(SyncMemoryStore):
-    """A memory store that can be told to be out of reach."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.fails: set[str] = set()
-        self.calls: list[str] = []
-
-    def _check(self, name: str) -> None:
-        self.calls.append(name)
-        if name in self.fails:
-            message = "out of reach"
-            raise StoreUnavailable(message)
-
-    def load(self, *keys: str) -> list[bytes | None]:
-        self._check("load")
-        return super().load(*keys)
-
-    def create(self, key: str, record: bytes, ttl_ms: int) -> bool:
-        self._check("create")
-        return super().create(key, record, ttl_ms)
-
-    def update(self, key: str, revision: bytes, record: bytes, ttl_ms: int) -> Any:
-        self._check("update")
-        return super().update(key, revision, record, ttl_ms)
 
 
 class Answer:
@@ -76,7 +49,7 @@ class Site:
     """An application of one function behind the middleware, and a client that keeps its cookie."""
 
     def __init__(self, **options: Any) -> None:
-        self.store = FailingStore()
+        self.store = SyncFailingStore()
         self.sessions = SyncSessions(self.store, secret_keys=[KEY])
         self.options = options
         self.cookie: str | None = None
