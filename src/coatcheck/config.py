@@ -127,6 +127,7 @@ class SessionConfig:
     Args:
         secret_keys: sign the cookies; the first signs, all are accepted. Each has 32 bytes or more
             (`coatcheck keygen` makes one). A session signed by an older key gets a new cookie when it is next used.
+            None if the store has tokens and keys of its own.
         idle_timeout: a session that is not used for this long ends (OWASP: idle timeout).
         lifetime: a session ends at this age whatever its use (OWASP: absolute timeout).
         cookie: name and attributes of the cookie.
@@ -143,12 +144,13 @@ class SessionConfig:
         user_agent: keep the browser's User-Agent with a login, for lists of devices.
         client_address: keep the client's address with a login: "truncated" to its network, "whole", or "none".
         clock: gives the time in seconds since the epoch. For tests.
+        store_has_tokens: whether the store has a form of token of its own (`coatcheck.stores.protocol.HasTokens`).
 
     Raises:
         ConfigurationError: a setting can't work. The message names it and what was expected.
     """
 
-    secret_keys: Sequence[str | bytes] = field(repr=False)
+    secret_keys: Sequence[str | bytes] | None = field(repr=False)
     idle_timeout: timedelta = timedelta(hours=2)
     lifetime: timedelta = timedelta(days=7)
     cookie: CookieConfig = field(default_factory=CookieConfig)
@@ -163,9 +165,14 @@ class SessionConfig:
     user_agent: bool = True
     client_address: ClientAddress = "truncated"
     clock: Callable[[], float] = time.time
+    store_has_tokens: bool = False
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "secret_keys", _checked_secret_keys(self.secret_keys))
+        if not self.store_has_tokens:
+            object.__setattr__(self, "secret_keys", _checked_secret_keys(self.secret_keys))
+        elif self.secret_keys is not None:
+            msg = "secret_keys: this store signs its cookies with the keys that it was given; leave secret_keys out"
+            raise ConfigurationError(msg)
         if not isinstance(self.cookie, CookieConfig):
             msg = f"cookie: expected a CookieConfig, got a {type(self.cookie).__name__}"
             raise ConfigurationError(msg)
@@ -210,10 +217,10 @@ class SessionConfig:
     @property
     def key_material(self) -> tuple[bytes, ...]:
         """The secret keys as bytes, newest first."""
-        return tuple(key.encode() if isinstance(key, str) else key for key in self.secret_keys)
+        return tuple(key.encode() if isinstance(key, str) else key for key in self.secret_keys or ())
 
 
-def _checked_secret_keys(secret_keys: Sequence[str | bytes]) -> tuple[str | bytes, ...]:
+def _checked_secret_keys(secret_keys: Sequence[str | bytes] | None) -> tuple[str | bytes, ...]:
     advice = "`coatcheck keygen` makes one"
     if isinstance(secret_keys, str | bytes):
         msg = "secret_keys: expected a list of keys, newest first, got a single key; put it into a list"

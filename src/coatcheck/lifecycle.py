@@ -29,7 +29,7 @@ from coatcheck.keeper import MAX_CONFLICTS, MOVED_MS, Found, Keeper, Steps, fetc
 from coatcheck.operations import Delete, Load, Pause, Touch
 from coatcheck.record import AnyRecord, Login, Moved, Record, Values
 from coatcheck.session_info import SessionInfo, moment
-from coatcheck.token import TokenSigner, VerifiedToken
+from coatcheck.token import Tokens, TokenSigner, VerifiedToken
 from coatcheck.users import Users, Watched, check_user_id, epoch_key, is_of_epoch, tag_of
 from coatcheck.working_copy import Patch, Standing, WorkingCopy, apply
 
@@ -43,7 +43,7 @@ _MAX_COOKIES: Final = 8
 
 
 class Lifecycle:
-    """The rules, for one configuration."""
+    """The rules, for one configuration, and for one form of token: Coatcheck's own unless another is given."""
 
     __slots__ = (
         "_client_address",
@@ -54,15 +54,15 @@ class Lifecycle:
         "_persistent",
         "_refresh_ms",
         "_renew_every_ms",
-        "_signer",
+        "_tokens",
         "keeper",
         "users",
     )
 
-    def __init__(self, config: SessionConfig) -> None:
+    def __init__(self, config: SessionConfig, tokens: Tokens | None = None) -> None:
         self.keeper = Keeper(config)
         self.users = Users(self.keeper, config.max_sessions_per_user, config.when_full)
-        self._signer = TokenSigner(config.key_material, config.cookie.full_name)
+        self._tokens = tokens or TokenSigner(config.key_material, config.cookie.full_name)
         self._cookies = CookieWriter(config.cookie)
         self._persistent = config.cookie.persistent
         self._refresh_ms = int(self.keeper.idle_ms * config.refresh_after)
@@ -81,7 +81,7 @@ class Lifecycle:
         attacker can influence. A token counts only if it is the only genuine one, never by its place.
         """
         now_ms = self.keeper.now_ms()
-        work = WorkingCopy(now_ms)
+        work = WorkingCopy(now_ms, self._tokens.new_id)
         if not tokens:
             return work
         genuine = self._only_genuine(tokens)
@@ -100,10 +100,10 @@ class Lifecycle:
     def _only_genuine(self, tokens: Sequence[bytes]) -> VerifiedToken | None:
         """Give the token that is genuine, if exactly one is."""
         if len(tokens) == 1:
-            return self._signer.verify(tokens[0])
+            return self._tokens.verify(tokens[0])
         if len(tokens) > _MAX_COOKIES:
             return None
-        genuine = [token for token in map(self._signer.verify, tokens) if token is not None]
+        genuine = [token for token in map(self._tokens.verify, tokens) if token is not None]
         return genuine[0] if len(genuine) == 1 else None
 
     # --- load -------------------------------------------------------------------------------------------------
@@ -125,11 +125,22 @@ class Lifecycle:
             found = self.keeper.current(store_key, data)
         except (UndecodableRecord, ForeignRecord) as error:
             found, epochs = yield from self.keeper.find_again(store_key, *epoch_keys, because_of=error)
-        epoch = self.users.epoch_in(work.user_tag, epochs[0]) if epochs else 0
+        epoch = self.users.epoch_in(work.user_tag or b"", epochs[0]) if epochs else 0
         if isinstance(found[1], Moved):
             yield from self._load_moved(work, found[1], epoch)
+        elif work.user_tag is None:
+            yield from self._take_untagged(work, found)
         else:
             self._take(work, found, epoch)
+
+    def _take_untagged(self, work: WorkingCopy, found: Found) -> Steps[None]:
+        """Do as `_take`, for tokens that don't say whose session it is: the epoch is asked for once that is known."""
+        work.user_tag = tag_of(found[1].login) if isinstance(found[1], Record) else b""
+        epoch = 0
+        if work.user_tag:
+            (data,) = yield from fetch(epoch_key(work.user_tag))
+            epoch = self.users.epoch_in(work.user_tag, data)
+        self._take(work, found, epoch)
 
     def _take(self, work: WorkingCopy, found: Found, epoch: int) -> None:
         """Work on what was found, if it is this client's and alive."""
@@ -150,6 +161,8 @@ class Lifecycle:
             found, _ = yield from self.keeper.find(moved.successor)
             if isinstance(found[1], Moved) and found[1].successor:
                 yield from self._load_moved(work, found[1], epoch)
+            elif work.user_tag is None:
+                yield from self._take_untagged(work, found)
             else:
                 self._take(work, found, epoch)
             return
@@ -590,7 +603,7 @@ class Lifecycle:
 
     def token(self, work: WorkingCopy) -> str:
         """Give the session's token."""
-        return self._signer.sign(work.identity, work.issued_at_ms // 1000, tag_of(work.login))
+        return self._tokens.sign(work.identity, work.issued_at_ms // 1000, tag_of(work.login))
 
     def _issue(self, work: WorkingCopy, patch: Patch) -> None:
         if work.moved_to is not None or work.session_id is not patch.session_id:

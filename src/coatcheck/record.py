@@ -111,6 +111,8 @@ AnyRecord: TypeAlias = Record | Moved | UserIndex | UserEpoch
 _FORMATS: Final[dict[type[AnyRecord], int]] = {Record: 1, Moved: 2, UserIndex: 3, UserEpoch: 4}
 """The first byte. Part of the storage format."""
 
+_SET_ASIDE: Final = _HEADER.pack(0, b"", 0, b"")
+
 _encode_body = Encoder().encode
 _DECODERS: Final = {number: Decoder(kind).decode for kind, number in _FORMATS.items()}
 
@@ -124,6 +126,11 @@ def encode(store_key: str, revision: bytes, record: AnyRecord) -> bytes:
     """Give the bytes to store under `store_key`."""
     checked = bytes.fromhex(store_key[-_KEY_DIGITS:]) + _encode_body(record)
     return b"%c%b%b%b" % (_FORMATS[type(record)], revision, crc32(checked).to_bytes(4, "big"), checked)
+
+
+def set_aside(reason: str) -> bytes:
+    """Give what a store hands over in place of something that it can't make a record of. `decode` says why."""
+    return _SET_ASIDE + reason.encode("utf-8", "replace")
 
 
 def decode(store_key: str, data: bytes) -> tuple[bytes, AnyRecord]:
@@ -140,6 +147,8 @@ def decode(store_key: str, data: bytes) -> tuple[bytes, AnyRecord]:
         raise UndecodableRecord(msg) from None
     decode_body = _DECODERS.get(format_number)
     if decode_body is None:
+        if data.startswith(_SET_ASIDE):
+            raise UndecodableRecord(data[_HEADER.size :].decode("utf-8", "replace"))
         msg = f"it has format {format_number}, which this version of Coatcheck does not know"
         raise UndecodableRecord(msg)
     if crc32(data[_CHECKED_FROM:]) != checksum:

@@ -28,7 +28,7 @@ from coatcheck.keeper import Steps
 from coatcheck.lifecycle import Lifecycle
 from coatcheck.session import BaseSession
 from coatcheck.session_info import SessionInfo
-from coatcheck.stores.protocol import AsyncFeed, AsyncStore, SyncAnnouncer, SyncStore
+from coatcheck.stores.protocol import AsyncFeed, AsyncStore, HasTokens, SyncAnnouncer, SyncStore
 from coatcheck.stores.url import store_from_url, sync_store_from_url
 from coatcheck.token import is_store_key
 from coatcheck.users import Watched, epoch_key, tag_of, user_tag
@@ -155,7 +155,7 @@ class _Sessions(Generic[StoreT, SessionT]):
         self,
         store: str | StoreT,
         *,
-        secret_keys: Sequence[str | bytes],
+        secret_keys: Sequence[str | bytes] | None = None,
         idle_timeout: timedelta = timedelta(hours=2),
         lifetime: timedelta = timedelta(days=7),
         cookie: CookieConfig | None = None,
@@ -188,10 +188,12 @@ class _Sessions(Generic[StoreT, SessionT]):
             user_agent=user_agent,
             client_address=client_address,
             clock=clock,
+            store_has_tokens=isinstance(store, HasTokens),
         )
         self.events = Events() if events is None else events
-        self.lifecycle = Lifecycle(self.config)
         self.store: StoreT = self._store(store)
+        tokens = self.store.tokens(self.config) if isinstance(self.store, HasTokens) else None
+        self.lifecycle = Lifecycle(self.config, tokens)
         self._cookies = CookieReader(self.config.cookie)
 
     def begin(self, cookie_headers: Iterable[bytes], device: Callable[[], Device] | None = None) -> SessionT:
@@ -241,7 +243,8 @@ class Sessions(_Sessions[AsyncStore, Session]):
     Args:
         store: where sessions are kept: `redis://host:6379/0`, `sqlite:///relative/file`, `sqlite:////absolute/file`,
             `memory://`, or an object with the methods of `AsyncStore`.
-        secret_keys: sign the cookies; the first signs, all are accepted. `coatcheck keygen` makes one.
+        secret_keys: sign the cookies; the first signs, all are accepted. `coatcheck keygen` makes one. Left out only
+            with a store that has keys of its own.
         idle_timeout: a session that is not used for this long ends.
         lifetime: a session ends at this age whatever its use.
         cookie: name and attributes of the cookie; by default `__Host-session`, for https only.

@@ -14,7 +14,7 @@ from binascii import Error as Base64Error
 from binascii import a2b_base64, b2a_base64
 from collections.abc import Sequence
 from hashlib import sha256
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 _ID_BYTES: Final = 32
 _TIME_BYTES: Final = 5
@@ -31,11 +31,14 @@ _FROM_URL_SAFE: Final = bytes.maketrans(b"-_+/=", b"+/!!!")
 _TO_URL_SAFE: Final = bytes.maketrans(b"+/", b"-_")
 
 _STORE_KEY_DIGITS: Final = 40
+FOREIGN_STORE_KEY_DIGITS: Final = 64
+"""Of a store that keeps sessions under IDs of another system's, of 32 bytes."""
 
 
 def is_store_key(text: str) -> bool:
     """Tell whether a text has the form of a session's store key."""
-    return len(text) == _STORE_KEY_DIGITS and all(character in "0123456789abcdef" for character in text)
+    is_long_enough = len(text) in (_STORE_KEY_DIGITS, FOREIGN_STORE_KEY_DIGITS)
+    return is_long_enough and all(character in "0123456789abcdef" for character in text)
 
 
 class SessionID:
@@ -67,10 +70,26 @@ class VerifiedToken(NamedTuple):
     session_id: SessionID
     issued_at: int
     """Seconds since the epoch."""
-    user_tag: bytes
-    """Whose session it is; empty before a login."""
+    user_tag: bytes | None
+    """Whose session it is; empty before a login. None where tokens don't say it, and only the record knows."""
     by_older_key: bool
     """Signed by a key that only verifies any more, so the token should be issued anew."""
+
+
+class Tokens(Protocol):
+    """A form of token: how a session ID becomes a cookie's value, and back. `TokenSigner` is Coatcheck's own."""
+
+    def new_id(self) -> SessionID:
+        """Make the ID of a new session."""
+        ...
+
+    def sign(self, session_id: SessionID, issued_at: int, user_tag: bytes = b"") -> str:
+        """Make a token. `issued_at` is in seconds since the epoch."""
+        ...
+
+    def verify(self, token: bytes) -> VerifiedToken | None:
+        """Give what the token says, or None for anything that was not made with these keys."""
+        ...
 
 
 class TokenSigner:
@@ -86,14 +105,18 @@ class TokenSigner:
         purpose = b"coatcheck token 1\x00" + cookie_name.encode()
         self._keys = tuple(hmac.digest(key, purpose, "sha256") for key in secret_keys)
 
+    def new_id(self) -> SessionID:
+        """See `Tokens.new_id`."""
+        return SessionID.generate()
+
     def sign(self, session_id: SessionID, issued_at: int, user_tag: bytes = b"") -> str:
-        """Make a token. `issued_at` is in seconds since the epoch."""
+        """See `Tokens.sign`."""
         signed = session_id.secret + min(max(issued_at, 0), _MAX_TIME).to_bytes(_TIME_BYTES, "big") + user_tag
         token = b2a_base64(signed + hmac.digest(self._keys[0], signed, "sha256"), newline=False)
         return token.translate(_TO_URL_SAFE).decode("ascii")
 
     def verify(self, token: bytes) -> VerifiedToken | None:
-        """Give what the token says, or None for anything that this signer did not make."""
+        """See `Tokens.verify`."""
         if len(token) not in (TOKEN_CHARACTERS, USER_TOKEN_CHARACTERS):
             return None
         try:

@@ -1,7 +1,7 @@
 """Values to bytes and back, without loss: what comes out is equal to what went in, and of the same type.
 
 The format is MessagePack by msgspec. What MessagePack has no type for travels as an extension type whose code is
-listed in `_Code`; the numbers are part of the storage format and never change their meaning. Only exactly the types
+listed in `Code`; the numbers are part of the storage format and never change their meaning. Only exactly the types
 listed here are taken (a subclass would come back as its base), and nothing stored can ever run code.
 """
 
@@ -35,7 +35,7 @@ _MIN_INT: Final = -(2**63)
 _MAX_INT: Final = 2**64 - 1
 
 
-class _Code:
+class Code:
     """Extension type codes. Part of the storage format."""
 
     BIG_INT: Final = 1
@@ -49,6 +49,8 @@ class _Code:
     TIMEDELTA: Final = 9
     DECIMAL: Final = 10
     UUID: Final = 11
+    GO: Final = 12
+    """A value with a type of Go's. Only between a store that translates and the application; see `add_type`."""
 
 
 class _CannotEncodeError(Exception):
@@ -163,7 +165,7 @@ def _portable_int(value: int, _depth: int) -> int | Ext:
     if _MIN_INT <= value <= _MAX_INT:
         return value
     size = value.bit_length() // 8 + 1
-    return Ext(_Code.BIG_INT, value.to_bytes(size, "big", signed=True))
+    return Ext(Code.BIG_INT, value.to_bytes(size, "big", signed=True))
 
 
 def _portable_list(value: list[Any], depth: int) -> list[Any]:
@@ -171,7 +173,7 @@ def _portable_list(value: list[Any], depth: int) -> list[Any]:
 
 
 def _portable_tuple(value: tuple[Any, ...], depth: int) -> Ext:
-    return Ext(_Code.TUPLE, _encode([_portable(item, depth) for item in value]))
+    return Ext(Code.TUPLE, _encode([_portable(item, depth) for item in value]))
 
 
 def _sorted_elements(value: Iterable[Any], depth: int) -> bytes:
@@ -180,11 +182,11 @@ def _sorted_elements(value: Iterable[Any], depth: int) -> bytes:
 
 
 def _portable_set(value: set[Any], depth: int) -> Ext:
-    return Ext(_Code.SET, _sorted_elements(value, depth))
+    return Ext(Code.SET, _sorted_elements(value, depth))
 
 
 def _portable_frozenset(value: frozenset[Any], depth: int) -> Ext:
-    return Ext(_Code.FROZENSET, _sorted_elements(value, depth))
+    return Ext(Code.FROZENSET, _sorted_elements(value, depth))
 
 
 def _portable_dict(value: dict[Any, Any], depth: int) -> dict[Any, Any] | Ext:
@@ -192,7 +194,7 @@ def _portable_dict(value: dict[Any, Any], depth: int) -> dict[Any, Any] | Ext:
         return {key: item if type(item) in _PLAIN else _portable(item, depth) for key, item in value.items()}
     # A MessagePack map can't have extension types as keys, so the pairs go into a list.
     pairs = [_portable(part, depth) for pair in value.items() for part in pair]
-    return Ext(_Code.DICT, _encode(pairs))
+    return Ext(Code.DICT, _encode(pairs))
 
 
 def _zone(zone: tzinfo | None) -> Any:
@@ -209,15 +211,15 @@ def _zone(zone: tzinfo | None) -> Any:
 
 def _portable_datetime(value: datetime, _depth: int) -> Ext:
     day = (value.year, value.month, value.day)
-    return Ext(_Code.DATETIME, _encode([*day, *_clock_fields(value), value.fold, _zone(value.tzinfo)]))
+    return Ext(Code.DATETIME, _encode([*day, *_clock_fields(value), value.fold, _zone(value.tzinfo)]))
 
 
 def _portable_date(value: date, _depth: int) -> Ext:
-    return Ext(_Code.DATE, _encode([value.year, value.month, value.day]))
+    return Ext(Code.DATE, _encode([value.year, value.month, value.day]))
 
 
 def _portable_time(value: time, _depth: int) -> Ext:
-    return Ext(_Code.TIME, _encode([*_clock_fields(value), value.fold, _zone(value.tzinfo)]))
+    return Ext(Code.TIME, _encode([*_clock_fields(value), value.fold, _zone(value.tzinfo)]))
 
 
 def _clock_fields(value: datetime | time) -> tuple[int, int, int, int]:
@@ -229,15 +231,15 @@ def _timedelta_fields(value: timedelta) -> list[int]:
 
 
 def _portable_timedelta(value: timedelta, _depth: int) -> Ext:
-    return Ext(_Code.TIMEDELTA, _encode(_timedelta_fields(value)))
+    return Ext(Code.TIMEDELTA, _encode(_timedelta_fields(value)))
 
 
 def _portable_decimal(value: Decimal, _depth: int) -> Ext:
-    return Ext(_Code.DECIMAL, str(value).encode("ascii"))
+    return Ext(Code.DECIMAL, str(value).encode("ascii"))
 
 
 def _portable_uuid(value: UUID, _depth: int) -> Ext:
-    return Ext(_Code.UUID, value.bytes)
+    return Ext(Code.UUID, value.bytes)
 
 
 _Writer: TypeAlias = Callable[[Any, int], Any]
@@ -256,6 +258,19 @@ _WRITERS: Final[dict[type, _Writer]] = {
     Decimal: _portable_decimal,
     UUID: _portable_uuid,
 }
+
+
+def add_type(kind: type, code: int, write: Callable[[Any], bytes], read: Callable[[bytes], Any]) -> None:
+    """Take values of one more type, as an extension type of its own. For `coatcheck.interop`.
+
+    Args:
+        kind: the type. A subclass of one of the usual types is welcome if `read` gives it back as it was.
+        code: one of `Code`, which several types may share.
+        write: gives a value's bytes, the same for equal values.
+        read: makes the value of them.
+    """
+    _WRITERS[kind] = lambda value, _depth: Ext(code, write(value))
+    _READERS[code] = lambda data: read(bytes(data))
 
 
 # --- decoding -----------------------------------------------------------------------------------------------------
@@ -297,15 +312,15 @@ def _read_dict(data: memoryview) -> dict[Any, Any]:
 
 
 _READERS: Final[dict[int, Callable[[memoryview], Any]]] = {
-    _Code.BIG_INT: lambda data: int.from_bytes(data, "big", signed=True),
-    _Code.TUPLE: lambda data: tuple(_decode(data)),
-    _Code.SET: lambda data: set(_decode(data)),
-    _Code.FROZENSET: lambda data: frozenset(_decode(data)),
-    _Code.DICT: _read_dict,
-    _Code.DATETIME: _read_datetime,
-    _Code.DATE: lambda data: date(*_decode(data)),
-    _Code.TIME: _read_time,
-    _Code.TIMEDELTA: lambda data: timedelta(*_decode(data)),
-    _Code.DECIMAL: lambda data: Decimal(str(data, "ascii")),
-    _Code.UUID: lambda data: UUID(bytes=bytes(data)),
+    Code.BIG_INT: lambda data: int.from_bytes(data, "big", signed=True),
+    Code.TUPLE: lambda data: tuple(_decode(data)),
+    Code.SET: lambda data: set(_decode(data)),
+    Code.FROZENSET: lambda data: frozenset(_decode(data)),
+    Code.DICT: _read_dict,
+    Code.DATETIME: _read_datetime,
+    Code.DATE: lambda data: date(*_decode(data)),
+    Code.TIME: _read_time,
+    Code.TIMEDELTA: lambda data: timedelta(*_decode(data)),
+    Code.DECIMAL: lambda data: Decimal(str(data, "ascii")),
+    Code.UUID: lambda data: UUID(bytes=bytes(data)),
 }

@@ -132,8 +132,8 @@ class WorkingCopy:
     """None until somebody needs to know it."""
     moved_to: str | None = None
     """The store key that the session has, if the client's ID is an old one in its grace."""
-    user_tag = b""
-    """What the client's token says of whose session it is."""
+    user_tag: bytes | None = b""
+    """What the client's token says of whose session it is; None if it can't say it."""
     by_older_key = False
     standing = Standing.NEW
     revision = b""
@@ -169,8 +169,9 @@ class WorkingCopy:
     noted: tuple[Event, ...] = ()
     """What happened, for the application's handlers and the log."""
 
-    def __init__(self, opened_at_ms: int) -> None:
+    def __init__(self, opened_at_ms: int, new_id: Callable[[], SessionID]) -> None:
         self.opened_at_ms = opened_at_ms
+        self._new_id = new_id
         self.issued_at_ms = opened_at_ms
         self._base: Mapping[str, Raw] = {}
         self._live: dict[str, Any] = {}
@@ -184,7 +185,7 @@ class WorkingCopy:
     def identity(self) -> SessionID:
         """The session's ID, made now if there is none yet."""
         if self.session_id is None:
-            self.session_id = SessionID.generate()
+            self.session_id = self._new_id()
         return self.session_id
 
     @property

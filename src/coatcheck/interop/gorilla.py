@@ -18,7 +18,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 from coatcheck.errors import ConfigurationError, InvalidCookie, InvalidGob, MissingExtra
 from coatcheck.interop import _go_json, gob
@@ -35,6 +35,16 @@ _LONGEST_DATE_DIGITS = len(str(_LATEST_DATE_SECONDS))
 Serializer = Literal["gob", "json", "nop"]
 Hash = Literal["sha256", "sha512"]
 _Cipher = Callable[[bytes, bytes], bytes]
+
+
+class OpenedCookie(NamedTuple):
+    """A genuine cookie."""
+
+    value: Any
+    issued_at: int
+    """Seconds since 1970. As in Go, this may be in the future."""
+    by_older_key: bool
+    """Whether another key pair than the one that signs made it, so that it should be issued anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,12 +120,13 @@ class SecureCookie:
         """Without the keys."""
         return f"<SecureCookie {self._serializer}, {len(self._pairs)} key pairs>"
 
-    def encode(self, name: str, value: Any) -> str:
+    def encode(self, name: str, value: Any, *, issued_at: int | None = None) -> str:
         """Make the value of a cookie, signed with the first key pair.
 
         Args:
             name: The cookie's name. The cookie can't be passed off as one of another name.
             value: What to put in.
+            issued_at: The date to put in, in seconds since 1970; None for now.
 
         Returns:
             The cookie's value: URL-safe base64.
@@ -128,7 +139,8 @@ class SecureCookie:
         if pair.cipher is not None:
             initial = os.urandom(_IV_BYTES)
             payload = initial + pair.cipher(initial, payload)
-        signed = b"%d|%b" % (int(self._clock()), base64.urlsafe_b64encode(payload))
+        date = int(self._clock()) if issued_at is None else issued_at
+        signed = b"%d|%b" % (date, base64.urlsafe_b64encode(payload))
         mac = hmac.digest(pair.hash_key, _with_name(name, signed), self._hash)
         cookie = base64.urlsafe_b64encode(b"%b|%b" % (signed, mac)).decode("ascii")
         if self._max_length and len(cookie) > self._max_length:
@@ -152,15 +164,26 @@ class SecureCookie:
             InvalidCookie: The cookie is too long, damaged, forged, of another name, too old, too new, or holds
                 something else than it should.
         """
+        return self.open(name, cookie, target=target, keep_types=keep_types).value
+
+    def open(
+        self, name: str, cookie: str, *, target: gob.Target | None = None, keep_types: bool = False
+    ) -> OpenedCookie:
+        """Read a cookie as `decode` does, and give also when it was made, and by which key.
+
+        Raises:
+            InvalidCookie: See `decode`.
+        """
         parts = self._take_apart(cookie)
         signed = _with_name(name, b"%b|%b" % (parts.date, parts.payload))
         refusals: list[InvalidCookie] = []
-        for pair in self._pairs:
+        for position, pair in enumerate(self._pairs):
             if not hmac.compare_digest(hmac.digest(pair.hash_key, signed, self._hash), parts.mac):
                 continue
             try:
                 self._check_date(parts.date)
-                return self._deserialize(_decrypt(pair, parts.payload), target, keep_types=keep_types)
+                value = self._deserialize(_decrypt(pair, parts.payload), target, keep_types=keep_types)
+                return OpenedCookie(value, int(parts.date), position > 0)
             except InvalidCookie as error:
                 # The same hash key may stand beside another block key.
                 refusals.append(error)

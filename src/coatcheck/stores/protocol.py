@@ -10,6 +10,9 @@ from collections.abc import AsyncIterator
 from enum import Enum
 from typing import Final, Protocol, TypeAlias, runtime_checkable
 
+from coatcheck.config import SessionConfig
+from coatcheck.token import Tokens
+
 
 class Outcome(Enum):
     """How an update ended, unless a newer record was in its way."""
@@ -118,6 +121,18 @@ class AsyncStore(Protocol):
 
     async def close(self) -> None:
         """See `SyncStore.close`."""
+        ...
+
+
+# A store that shares its sessions with another system has that system's cookies too.
+
+
+@runtime_checkable
+class HasTokens(Protocol):
+    """A store, of either kind, with a form of token of its own. `Sessions` then takes no `secret_keys`."""
+
+    def tokens(self, config: SessionConfig) -> Tokens:
+        """Give what makes and reads the tokens. Raises ConfigurationError for settings that don't go with them."""
         ...
 
 
