@@ -1,14 +1,11 @@
 """What Python wrote, read by Go's own encoding/gob, gorilla/securecookie and boj/redistore.
 
-The Go program beside this file is built once. Without Go or the libraries (Debian: `golang-go`,
-`golang-github-boj-redistore-dev`) the tests are skipped, and say so.
+The Go program beside this file is built once.
 """
 
 from __future__ import annotations
 
 import base64
-import os
-import shutil
 import subprocess
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
@@ -27,23 +24,15 @@ from coatcheck.interop.gorilla import SecureCookie
 PythonValue = Callable[[dict[str, Any]], Any]
 Same = Callable[[Any, Any], bool]
 Go = Callable[..., list[dict[str, Any]]]
+GoProgram = Callable[[str], Path]
 
-SOURCE = Path(__file__).parent / "go" / "main.go"
-LIBRARIES = Path("/usr/share/gocode")
 NOW = 1_700_000_000
 
 
 @pytest.fixture(scope="session")
-def go(tmp_path_factory: pytest.TempPathFactory) -> Go:
+def go(go_program: GoProgram) -> Go:
     """Asks the Go program a list of questions and gives its answers."""
-    if shutil.which("go") is None:
-        pytest.skip("go is not installed")
-    if not (LIBRARIES / "src/github.com/boj/redistore").is_dir():
-        pytest.skip("golang-github-boj-redistore-dev is not installed")
-    folder = tmp_path_factory.mktemp("go")
-    program = folder / "interop"
-    environment = {**os.environ, "GO111MODULE": "off", "GOPATH": str(LIBRARIES), "GOCACHE": str(folder / "cache")}
-    subprocess.run(["go", "build", "-o", program, SOURCE], check=True, env=environment, timeout=110)
+    program = go_program("main.go")
 
     def ask(*questions: dict[str, Any]) -> list[dict[str, Any]]:
         done = subprocess.run([program], input=_go_json.dumps(list(questions)), capture_output=True, check=True)

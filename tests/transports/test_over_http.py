@@ -7,14 +7,12 @@ import threading
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from socketserver import ThreadingMixIn
 from typing import Any
 from urllib.parse import parse_qs
-from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 import httpx
 import pytest
-import uvicorn
+from serving import serve_asgi, serve_wsgi
 
 from coatcheck import CookieConfig, Sessions, SyncSessions
 from coatcheck.asgi import SessionMiddleware as ASGISessionMiddleware
@@ -82,44 +80,17 @@ def wsgi_app(gate: Gate) -> Any:
 
 
 @contextmanager
-def serve_asgi(store_url: str, gate: Gate) -> Iterator[str]:
+def asgi_site(store_url: str, gate: Gate) -> Iterator[str]:
     sessions = Sessions(store_url, secret_keys=[KEY], cookie=CookieConfig(secure=False))
-    app = ASGISessionMiddleware(asgi_app(gate), sessions)
-    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="error", lifespan="on"))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    try:
-        while not server.started:
-            assert thread.is_alive()
-            thread.join(0.01)
-        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        thread.join()
-
-
-class ThreadingServer(ThreadingMixIn, WSGIServer):
-    daemon_threads = False
-    request_queue_size = 128
-
-
-class QuietHandler(WSGIRequestHandler):
-    def log_message(self, *_: Any) -> None:
-        """Say nothing."""
+    with serve_asgi(ASGISessionMiddleware(asgi_app(gate), sessions)) as url:
+        yield url
 
 
 @contextmanager
-def serve_wsgi(store_url: str, gate: Gate) -> Iterator[str]:
+def wsgi_site(store_url: str, gate: Gate) -> Iterator[str]:
     sessions = SyncSessions(store_url, secret_keys=[KEY], cookie=CookieConfig(secure=False))
-    app = WSGISessionMiddleware(wsgi_app(gate), sessions)
-    with make_server("127.0.0.1", 0, app, ThreadingServer, QuietHandler) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}"
-        finally:
-            server.shutdown()
-            thread.join()
+    with serve_wsgi(WSGISessionMiddleware(wsgi_app(gate), sessions)) as url:
+        yield url
     sessions.close()
 
 
@@ -130,7 +101,7 @@ def gate() -> Iterator[Gate]:
     gate.opened.set()
 
 
-@pytest.fixture(params=[serve_asgi, serve_wsgi], ids=["asgi", "wsgi"])
+@pytest.fixture(params=[asgi_site, wsgi_site], ids=["asgi", "wsgi"])
 def client(request: pytest.FixtureRequest, store_url: str, gate: Gate) -> Iterator[httpx.Client]:
     with (
         request.param(store_url, gate) as url,

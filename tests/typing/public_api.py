@@ -25,7 +25,6 @@ sessions = Sessions(
 sync_sessions = SyncSessions(SyncMemoryStore(), secret_keys=["newest"])
 
 CookieConfig(same_site="Lax")  # type: ignore[arg-type]
-Sessions("memory://")  # type: ignore[call-arg]
 Sessions(SyncMemoryStore(), secret_keys=[])  # type: ignore[arg-type]
 SyncSessions(MemoryStore(), secret_keys=[])  # type: ignore[arg-type]
 

@@ -1,0 +1,520 @@
+"""Sessions that Go's gorilla/sessions with boj/redistore and Coatcheck serve at the same time, from one Redis.
+
+    sessions = Sessions(
+        RedistoreStore("redis://localhost:6379/0", key_pairs=[hash_key, block_key]),
+        cookie=CookieConfig(name="session-name", prefix=""),
+        idle_timeout=timedelta(days=30),  # Go's Options.MaxAge
+        lifetime=timedelta(days=30),
+    )
+
+A session is kept as redistore keeps it: under `session_` and its ID in base32, as gob or JSON, and its cookie is
+securecookie's. The rules of sessions are Coatcheck's own: this store translates. What only Coatcheck has (`Moved`,
+users' indexes and epochs) is kept beside, in its own form.
+
+What this can't promise, because Go's programs overwrite whatever is there, is in `docs/interop-gorilla.md`.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from base64 import b32decode, b32encode
+from collections.abc import AsyncIterator, Callable, Generator, Iterable, Sequence
+from contextlib import suppress
+from datetime import timedelta
+from importlib.resources import files
+from operator import methodcaller
+from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
+
+import redis
+import redis.asyncio
+
+from coatcheck import record as records
+from coatcheck.config import SessionConfig
+from coatcheck.errors import ConfigurationError, InvalidCookie, SessionError, UndecodableRecord
+from coatcheck.interop._go_sessions import GoSession, GoSessions, SerializerName
+from coatcheck.interop.gorilla import SecureCookie
+from coatcheck.record import Record
+from coatcheck.stores.protocol import Outcome, WriteResult
+from coatcheck.stores.redis import RedisStore, SyncRedisStore, commands
+from coatcheck.token import FOREIGN_STORE_KEY_DIGITS, SessionID, VerifiedToken
+
+T = TypeVar("T")
+
+_ID_BYTES: Final = 32
+_ID_CHARACTERS: Final = 52
+_SESSION, _MOVED = 1, 2
+"""The places of the two keys that an ID has in Redis."""
+
+
+class Command(NamedTuple):
+    """What is sent to Redis, and what reads the answer."""
+
+    arguments: tuple[Any, ...]
+    read: Callable[[Any], Any]
+
+
+Steps: TypeAlias = Generator[Command, Any, T]
+"""A store's method at work: yields commands, is sent what they gave, returns a T."""
+
+
+# --- IDs and cookies ----------------------------------------------------------------------------------------------
+
+
+class RedistoreID(SessionID):
+    """A session ID as redistore makes them. Its store key is the ID itself, for that is what Go's key in Redis has."""
+
+    __slots__ = ()
+
+    def __init__(self, secret: bytes) -> None:
+        self.secret = secret
+        self.store_key = secret.hex()
+
+    def __repr__(self) -> str:
+        return "<RedistoreID>"
+
+    @property
+    def text(self) -> str:
+        """The ID as Go has it."""
+        return _text_of(self.store_key)
+
+
+def _text_of(store_key: str) -> str:
+    """Give a session's ID as Go has it: base32 without padding."""
+    return b32encode(bytes.fromhex(store_key)).decode("ascii").rstrip("=")
+
+
+def _secret_of(text: str) -> bytes | None:
+    """Read an ID in the one form that redistore makes."""
+    if len(text) != _ID_CHARACTERS:
+        return None
+    try:
+        secret = b32decode(text + "====")
+    except ValueError:
+        return None
+    return secret if _text_of(secret.hex()) == text else None
+
+
+class RedistoreTokens:
+    """Cookies of redistore: the session ID, as a gob, in a securecookie."""
+
+    def __init__(self, cookies: SecureCookie, name: str) -> None:
+        self._cookies = cookies
+        self._name = name
+
+    def new_id(self) -> SessionID:
+        """See `Tokens.new_id`."""
+        return RedistoreID(secrets.token_bytes(_ID_BYTES))
+
+    def sign(self, session_id: SessionID, issued_at: int, user_tag: bytes = b"") -> str:  # noqa: ARG002
+        """See `Tokens.sign`. Go's cookies say nothing of the user."""
+        return self._cookies.encode(self._name, _text_of(session_id.store_key), issued_at=issued_at)
+
+    def verify(self, token: bytes) -> VerifiedToken | None:
+        """See `Tokens.verify`."""
+        try:
+            opened = self._cookies.open(self._name, token.decode("ascii"), target="string")
+        except (InvalidCookie, UnicodeDecodeError):
+            return None
+        secret = _secret_of(opened.value)
+        if secret is None:
+            return None
+        return VerifiedToken(RedistoreID(secret), opened.issued_at, None, opened.by_older_key)
+
+
+# --- what is sent to Redis ----------------------------------------------------------------------------------------
+
+
+class _Script:
+    """A Lua script of this package."""
+
+    def __init__(self, name: str) -> None:
+        self._source = (files("coatcheck.interop") / "scripts" / f"{name}.lua").read_text("utf-8")
+
+    def run(self, keys: Sequence[str], *arguments: Any, read: Callable[[Any], Any]) -> Command:
+        """Give the command that runs it."""
+        return Command(("EVAL", self._source, len(keys), *keys, *arguments), read)
+
+
+_CREATE: Final = _Script("create")
+_UPDATE: Final = _Script("update")
+_TOUCH: Final = _Script("touch")
+_DELETE: Final = _Script("delete")
+_TIME_LEFT: Final = _Script("time_left")
+
+_read_pair: Final = commands.records(2)
+
+
+def _read_was_stored(reply: Any) -> bool:
+    if reply not in (0, 1):
+        raise commands.MixedUpAnswers
+    return bool(reply)
+
+
+def _read_update(reply: Any) -> Any:
+    return Outcome.DONE if reply == 1 else _read_pair(reply)
+
+
+def _is_session(key: str) -> bool:
+    """Tell the store keys of sessions from those of users' indexes and epochs."""
+    return len(key) == FOREIGN_STORE_KEY_DIGITS
+
+
+class _Layout:
+    """Where what is kept, and what each method of a store has to ask of Redis. No I/O."""
+
+    def __init__(  # noqa: PLR0913 (they are the settings)
+        self,
+        *,
+        key_pairs: Sequence[bytes | None],
+        max_age: timedelta,
+        serializer: SerializerName,
+        key_prefix: str,
+        prefix: str,
+        max_length: int,
+        flash_categories: Iterable[str],
+        clock: Callable[[], float],
+    ) -> None:
+        self._key_prefix = commands.check_prefix(key_prefix)
+        self._prefix = commands.check_prefix(prefix)
+        if key_prefix.startswith(prefix) or prefix.startswith(key_prefix):
+            msg = f"prefix: expected one that sets Coatcheck's keys apart from Go's ({key_prefix!r}), got {prefix!r}"
+            raise ConfigurationError(msg)
+        age: object = max_age
+        if not isinstance(age, timedelta) or age < timedelta(seconds=1):
+            msg = f"max_age: expected a timedelta of a second or more, got {max_age!r}"
+            raise ConfigurationError(msg)
+        self._key_pairs = key_pairs
+        self._max_age = max_age
+        self._sessions = GoSessions(serializer, max_length, flash_categories)
+        self._clock = clock
+        self._cookies(clock)  # so that keys that can't work are known at once
+
+    def tokens(self, config: SessionConfig) -> RedistoreTokens:
+        return RedistoreTokens(self._cookies(config.clock), config.cookie.full_name)
+
+    def _cookies(self, clock: Callable[[], float]) -> SecureCookie:
+        return SecureCookie(self._key_pairs, max_age=int(self._max_age.total_seconds()), clock=clock)
+
+    def _keys(self, store_key: str) -> tuple[str, ...]:
+        """Give the keys in Redis of what has this store key: a session's are Go's, and that of what has moved."""
+        own = self._prefix + store_key
+        return (self._key_prefix + _text_of(store_key), own) if _is_session(store_key) else (own,)
+
+    # --- the methods of a store -----------------------------------------------------------------------------------
+
+    def load(self, *store_keys: str) -> Steps[list[bytes | None]]:
+        names = [name for key in store_keys for name in self._keys(key)]
+        replies = iter((yield Command(("MGET", *names), commands.records(len(names)))))
+        found: list[bytes | None] = []
+        of_go_alone: dict[int, GoSession] = {}
+        for position, key in enumerate(store_keys):
+            data = next(replies) if _is_session(key) else None
+            own = next(replies)
+            seen = self._look(data, own)
+            if isinstance(seen, GoSession) and not seen.is_known:
+                of_go_alone[position] = seen
+            found.append(self._native(key, seen) if isinstance(seen, GoSession) else seen)
+        if of_go_alone:
+            yield from self._date(found, store_keys, of_go_alone)
+        return found
+
+    def _date(
+        self, found: list[bytes | None], store_keys: Sequence[str], of_go_alone: dict[int, GoSession]
+    ) -> Steps[None]:
+        """Say of sessions that only Go has written that they began when Go last saved them."""
+        names = [self._keys(store_keys[position])[0] for position in of_go_alone]
+        times_left = yield _TIME_LEFT.run(names, read=commands.times_left)
+        for (position, session), left_ms in zip(of_go_alone.items(), times_left, strict=True):
+            found[position] = self._native(store_keys[position], session, left_ms)
+
+    def create(self, store_key: str, record: bytes, ttl_ms: int) -> Steps[bool]:
+        place, data = self._stored(store_key, record)
+        session, moved = self._keys(store_key)
+        keys = (session, moved) if place == _SESSION else (moved, session)
+        created: bool = yield _CREATE.run(keys, data, ttl_ms, read=_read_was_stored)
+        return created
+
+    def update(self, store_key: str, revision: bytes, record: bytes, ttl_ms: int) -> Steps[WriteResult]:
+        """Replace a session that has this revision, which its bytes tell. So they are read, and then compared whole."""
+        keys = self._keys(store_key)
+        data, moved = yield Command(("MGET", *keys), _read_pair)
+        seen = self._look(data, moved)
+        if not isinstance(seen, GoSession) or seen.revision != revision:
+            return self._newer(store_key, data, moved)
+        place, new_data = self._stored(store_key, record, seen)
+        reply = yield _UPDATE.run(keys, data, place, new_data, ttl_ms, read=_read_update)
+        return Outcome.DONE if reply is Outcome.DONE else self._newer(store_key, *reply)
+
+    def touch(self, store_key: str, ttl_ms: int) -> Steps[bytes | None]:
+        data, moved = yield _TOUCH.run(self._keys(store_key), ttl_ms, read=_read_pair)
+        seen = self._look(data, moved)
+        if not isinstance(seen, GoSession):
+            return seen
+        found = self._native(store_key, seen)
+        if not seen.is_known:
+            # So that its lifetime begins, although it is only read. It is no harm if that fails.
+            with suppress(SessionError):
+                yield from self.update(store_key, seen.revision, found, ttl_ms)
+        return found
+
+    def delete(self, store_key: str) -> Steps[bytes | None]:
+        data, moved = yield _DELETE.run(self._keys(store_key), read=_read_pair)
+        return self._found(store_key, data, moved)
+
+    def time_left(self, *store_keys: str) -> Steps[list[int | None]]:
+        names = [name for key in store_keys for name in self._keys(key)]
+        replies = iter((yield _TIME_LEFT.run(names, read=commands.times_left)))
+        left: list[int | None] = []
+        for key in store_keys:
+            of_session = next(replies) if _is_session(key) else None
+            own = next(replies)
+            left.append(of_session if own is None else own)
+        return left
+
+    def scan(self, cursor: str, limit: int) -> Steps[tuple[list[str], str]]:
+        """Give what is under Go's prefix, then what is under Coatcheck's own."""
+        place, _, position = (cursor or "go:0").partition(":")
+        found: list[str] = []
+        if place == "go":
+            names, next_position = yield self._scan_for(self._key_prefix, position, limit)
+            found = [secret.hex() for secret in map(_secret_of, names) if secret is not None]
+            if next_position:
+                return found, f"go:{next_position}"
+            position = "0"
+        names, next_position = yield self._scan_for(self._prefix, position, limit)
+        return found + names, f"own:{next_position}" if next_position else ""
+
+    @staticmethod
+    def _scan_for(prefix: str, position: str, limit: int) -> Command:
+        pattern = commands.pattern(prefix)
+        return Command(("SCAN", position, "MATCH", pattern, "COUNT", limit), commands.scanned(prefix))
+
+    # --- translation ----------------------------------------------------------------------------------------------
+
+    def _look(self, data: bytes | None, moved: bytes | None) -> GoSession | bytes | None:
+        """Read what is there under both keys of an ID. That the session has moved counts more than what Go keeps.
+
+        Gives what is handed over as it is, unless it is a session.
+        """
+        if moved is not None or data is None:
+            return moved
+        try:
+            return self._sessions.read(data)
+        except UndecodableRecord as error:
+            return records.set_aside(str(error))
+
+    def _native(self, store_key: str, session: GoSession, left_ms: int | None = None) -> bytes:
+        """Give a session's record, encoded. `left_ms` is its time to live, if that is known."""
+        record = session.record
+        if not session.is_known:
+            now_ms = int(self._clock() * 1000)
+            max_age_ms = int(self._max_age.total_seconds() * 1000)
+            began_ms = now_ms if left_ms is None else now_ms - max(max_age_ms - left_ms, 0)
+            record = Record(began_ms, began_ms, began_ms, None, None, record.values)
+        return records.encode(store_key, session.revision, record)
+
+    def _found(self, store_key: str, data: bytes | None, moved: bytes | None) -> bytes | None:
+        seen = self._look(data, moved)
+        return self._native(store_key, seen) if isinstance(seen, GoSession) else seen
+
+    def _newer(self, store_key: str, data: bytes | None, moved: bytes | None) -> WriteResult:
+        found = self._found(store_key, data, moved)
+        return Outcome.GONE if found is None else found
+
+    def _stored(self, store_key: str, data: bytes, replacing: GoSession | None = None) -> tuple[int, bytes]:
+        """Give the place and the bytes for a record that the rules have made."""
+        revision, record = records.decode(store_key, data)
+        if isinstance(record, Record):
+            return _SESSION, self._sessions.write(revision, record, replacing)
+        return _MOVED, data
+
+
+# --- the stores ---------------------------------------------------------------------------------------------------
+
+
+class _Shared:
+    """What both stores have in common: the settings. See `RedistoreStore`."""
+
+    def __init__(  # noqa: PLR0913 (they are the settings)
+        self,
+        redis: str | redis.Redis | redis.asyncio.Redis,
+        *,
+        key_pairs: Sequence[bytes | None],
+        max_age: timedelta = timedelta(days=30),
+        serializer: SerializerName = "gob",
+        key_prefix: str = "session_",
+        prefix: str = commands.DEFAULT_PREFIX,
+        max_length: int = 4096,
+        flash_categories: Iterable[str] = (),
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._layout = _Layout(
+            key_pairs=key_pairs,
+            max_age=max_age,
+            serializer=serializer,
+            key_prefix=key_prefix,
+            prefix=prefix,
+            max_length=max_length,
+            flash_categories=flash_categories,
+            clock=clock,
+        )
+        self._connect(redis, prefix)
+
+    def tokens(self, config: SessionConfig) -> RedistoreTokens:
+        """See `HasTokens.tokens`."""
+        return self._layout.tokens(config)
+
+    def _connect(self, redis: Any, prefix: str) -> None:
+        raise NotImplementedError
+
+
+class RedistoreStore(_Shared):
+    """Shares its sessions with Go programs that use gorilla/sessions and redistore. For `Sessions`.
+
+    Args:
+        redis: a URL, or a `redis.asyncio.Redis` of the application's own; see `RedisStore`. Not a cluster: redistore
+            knows none.
+        key_pairs: the `[]byte` keys of `NewRediStore`, in order; see `SecureCookie`.
+        max_age: Go's `Options.MaxAge`: how long Redis keeps what Go has saved, and how old a cookie may be. Where
+            that is 0, Go's `DefaultMaxAge`.
+        serializer: "gob" (Go's default) or "json" (`JSONSerializer`).
+        key_prefix: Go's `SetKeyPrefix`.
+        prefix: what the keys of Coatcheck's own begin with.
+        max_length: Go's `SetMaxLength`: the bytes that a session may have; 0 for no limit.
+        flash_categories: the keys that the Go program gives to `AddFlash` and `Flashes`, if it gives any. They are
+            the categories of `session.flash` here; messages without one are Go's messages without a key.
+        clock: gives the time in seconds since the epoch. For tests.
+
+    Raises:
+        ConfigurationError: an argument can't work.
+        MissingExtra: there is a block key, and the `cryptography` package is not installed.
+    """
+
+    def _connect(self, redis: Any, prefix: str) -> None:
+        self._own = RedisStore(redis, prefix=prefix)
+
+    async def load(self, *keys: str) -> list[bytes | None]:
+        """See `SyncStore.load`."""
+        return await self._drive(self._layout.load(*keys))
+
+    async def create(self, key: str, record: bytes, ttl_ms: int) -> bool:
+        """See `SyncStore.create`."""
+        if not _is_session(key):
+            return await self._own.create(key, record, ttl_ms)
+        return await self._drive(self._layout.create(key, record, ttl_ms))
+
+    async def update(self, key: str, revision: bytes, record: bytes, ttl_ms: int) -> WriteResult:
+        """See `SyncStore.update`."""
+        if not _is_session(key):
+            return await self._own.update(key, revision, record, ttl_ms)
+        return await self._drive(self._layout.update(key, revision, record, ttl_ms))
+
+    async def touch(self, key: str, ttl_ms: int) -> bytes | None:
+        """See `SyncStore.touch`."""
+        if not _is_session(key):
+            return await self._own.touch(key, ttl_ms)
+        return await self._drive(self._layout.touch(key, ttl_ms))
+
+    async def delete(self, key: str) -> bytes | None:
+        """See `SyncStore.delete`."""
+        if not _is_session(key):
+            return await self._own.delete(key)
+        return await self._drive(self._layout.delete(key))
+
+    async def time_left(self, *keys: str) -> list[int | None]:
+        """See `SyncStore.time_left`."""
+        return await self._drive(self._layout.time_left(*keys))
+
+    async def scan(self, cursor: str, limit: int) -> tuple[list[str], str]:
+        """See `SyncStore.scan`."""
+        return await self._drive(self._layout.scan(cursor, limit))
+
+    async def announce(self, *keys: str) -> None:
+        """See `SyncAnnouncer.announce`."""
+        await self._own.announce(*keys)
+
+    def listen(self) -> AsyncIterator[str]:
+        """See `AsyncFeed.listen`."""
+        return self._own.listen()
+
+    async def reset(self) -> None:
+        """See `SyncStore.reset`."""
+        await self._own.reset()
+
+    async def close(self) -> None:
+        """See `SyncStore.close`."""
+        await self._own.close()
+
+    async def _drive(self, steps: Steps[T]) -> T:
+        reply: Any = None
+        while True:
+            try:
+                command = steps.send(reply)
+            except StopIteration as stop:
+                return stop.value  # type: ignore[no-any-return]
+            reply = await self._own._run(methodcaller("execute_command", *command.arguments), command.read)
+
+
+class SyncRedistoreStore(_Shared):
+    """Shares its sessions with Go programs. For `SyncSessions`; see `RedistoreStore` for the arguments."""
+
+    def _connect(self, redis: Any, prefix: str) -> None:
+        self._own = SyncRedisStore(redis, prefix=prefix)
+
+    def load(self, *keys: str) -> list[bytes | None]:
+        """See `SyncStore.load`."""
+        return self._drive(self._layout.load(*keys))
+
+    def create(self, key: str, record: bytes, ttl_ms: int) -> bool:
+        """See `SyncStore.create`."""
+        if not _is_session(key):
+            return self._own.create(key, record, ttl_ms)
+        return self._drive(self._layout.create(key, record, ttl_ms))
+
+    def update(self, key: str, revision: bytes, record: bytes, ttl_ms: int) -> WriteResult:
+        """See `SyncStore.update`."""
+        if not _is_session(key):
+            return self._own.update(key, revision, record, ttl_ms)
+        return self._drive(self._layout.update(key, revision, record, ttl_ms))
+
+    def touch(self, key: str, ttl_ms: int) -> bytes | None:
+        """See `SyncStore.touch`."""
+        if not _is_session(key):
+            return self._own.touch(key, ttl_ms)
+        return self._drive(self._layout.touch(key, ttl_ms))
+
+    def delete(self, key: str) -> bytes | None:
+        """See `SyncStore.delete`."""
+        if not _is_session(key):
+            return self._own.delete(key)
+        return self._drive(self._layout.delete(key))
+
+    def time_left(self, *keys: str) -> list[int | None]:
+        """See `SyncStore.time_left`."""
+        return self._drive(self._layout.time_left(*keys))
+
+    def scan(self, cursor: str, limit: int) -> tuple[list[str], str]:
+        """See `SyncStore.scan`."""
+        return self._drive(self._layout.scan(cursor, limit))
+
+    def announce(self, *keys: str) -> None:
+        """See `SyncAnnouncer.announce`."""
+        self._own.announce(*keys)
+
+    def reset(self) -> None:
+        """See `SyncStore.reset`."""
+        self._own.reset()
+
+    def close(self) -> None:
+        """See `SyncStore.close`."""
+        self._own.close()
+
+    def _drive(self, steps: Steps[T]) -> T:
+        reply: Any = None
+        while True:
+            try:
+                command = steps.send(reply)
+            except StopIteration as stop:
+                return stop.value  # type: ignore[no-any-return]
+            reply = self._own._run(methodcaller("execute_command", *command.arguments), command.read)
