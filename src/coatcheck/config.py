@@ -169,7 +169,7 @@ class SessionConfig:
 
     def __post_init__(self) -> None:
         if not self.store_has_tokens:
-            object.__setattr__(self, "secret_keys", _checked_secret_keys(self.secret_keys))
+            object.__setattr__(self, "secret_keys", checked_secret_keys(self.secret_keys))
         elif self.secret_keys is not None:
             msg = "secret_keys: this store signs its cookies with the keys that it was given; leave secret_keys out"
             raise ConfigurationError(msg)
@@ -217,10 +217,16 @@ class SessionConfig:
     @property
     def key_material(self) -> tuple[bytes, ...]:
         """The secret keys as bytes, newest first."""
-        return tuple(key.encode() if isinstance(key, str) else key for key in self.secret_keys or ())
+        return as_key_material(self.secret_keys or ())
 
 
-def _checked_secret_keys(secret_keys: Sequence[str | bytes] | None) -> tuple[str | bytes, ...]:
+def as_key_material(secret_keys: Sequence[str | bytes]) -> tuple[bytes, ...]:
+    """Give secret keys as bytes."""
+    return tuple(key.encode() if isinstance(key, str) else key for key in secret_keys)
+
+
+def checked_secret_keys(secret_keys: Sequence[str | bytes] | None) -> tuple[str | bytes, ...]:
+    """Give secret keys back. Raises ConfigurationError for such as can't be ones."""
     advice = "`coatcheck keygen` makes one"
     if isinstance(secret_keys, str | bytes):
         msg = "secret_keys: expected a list of keys, newest first, got a single key; put it into a list"

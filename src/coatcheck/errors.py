@@ -114,6 +114,10 @@ class StoreUnavailable(StoreError, ConnectionError):
     """The store can't be reached or can't answer now. Transports turn this into 503 with Retry-After."""
 
 
+class StoreIncapable(StoreError, NotImplementedError):
+    """The store can't do this at all, because of what it is. Trying again is of no use."""
+
+
 class StoreFull(StoreUnavailable):
     """The store has no room for more. What it holds is intact."""
 

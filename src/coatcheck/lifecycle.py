@@ -214,11 +214,19 @@ class Lifecycle:
         if work.standing is not Standing.STORED:
             return None
         patch = work.patch()
+        if patch:
+            self.check_change_can_be_sent(work)
         if work.predecessor is not None:
             return self._renew(work, work.predecessor_key, patch or work.empty_patch())
         if patch or work.remember is not work.stored.remember:
             return self._update(work, patch or work.empty_patch())
         return self._extend(work) if self._refresh_is_due(work) else None
+
+    def check_change_can_be_sent(self, work: WorkingCopy) -> None:
+        """Raise ResponseStarted when a change of the session needs a cookie, and the headers have left."""
+        if work.sealed and (self._tokens.carry_sessions or work.standing is Standing.NEW):
+            is_new = work.standing is Standing.NEW
+            work.check_cookie_can_be_set("This would start a new session" if is_new else "This changes the session")
 
     def conclude(self, work: WorkingCopy) -> Steps[None] | None:
         """Give the steps before a response leaves: those of `commit`, and now and then a new ID.
@@ -313,7 +321,7 @@ class Lifecycle:
             found_revision, found = yield from self.keeper.replace(store_key, base_revision, record, ttl_ms, revision)
             if found is record:
                 self._committed(work, found_revision, record, expected, patch)
-                if remember_changed or self._refresh_is_due(work):
+                if remember_changed or self._tokens.carry_sessions or self._refresh_is_due(work):
                     self._issue(work, patch)
                 return
             work.failed_attempt(revision)
@@ -403,9 +411,10 @@ class Lifecycle:
         as its client may believe in it.
         """
         now_ms = self.keeper.now_ms()
+        successor = str(new_key)  # the name alone: a key may have more with it, see `coatcheck.stores.cookie`
         if work.renewed_by_clock:
-            return Moved(new_key, now_ms + MOVED_MS, now_ms + self._grace_ms), max(self.keeper.idle_ms, MOVED_MS)
-        return Moved(new_key, now_ms + MOVED_MS, 0), MOVED_MS
+            return Moved(successor, now_ms + MOVED_MS, now_ms + self._grace_ms), max(self.keeper.idle_ms, MOVED_MS)
+        return Moved(successor, now_ms + MOVED_MS, 0), MOVED_MS
 
     def _follow(self, work: WorkingCopy, found: AnyRecord | None, patch: Patch) -> Steps[None]:
         """Our record is gone: write the patch where the session is now if it was renewed by the clock, else drop it."""

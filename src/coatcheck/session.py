@@ -310,8 +310,8 @@ class BaseSession(MutableMapping[str, Any]):
     def _write(self) -> WorkingCopy:
         work = self._read()
         work.check_open()
-        if work.sealed and work.standing is Standing.NEW:
-            work.check_cookie_can_be_set("This would start a new session")
+        if work.sealed:
+            self._lifecycle.check_change_can_be_sent(work)
         return work
 
     def _load_now(self) -> None:

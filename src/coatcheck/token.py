@@ -79,6 +79,11 @@ class VerifiedToken(NamedTuple):
 class Tokens(Protocol):
     """A form of token: how a session ID becomes a cookie's value, and back. `TokenSigner` is Coatcheck's own."""
 
+    @property
+    def carry_sessions(self) -> bool:
+        """Whether a token has the whole session in it, so that each change of the session needs a new one."""
+        ...
+
     def new_id(self) -> SessionID:
         """Make the ID of a new session."""
         ...
@@ -100,6 +105,8 @@ class TokenSigner:
     """
 
     __slots__ = ("_keys",)
+
+    carry_sessions = False
 
     def __init__(self, secret_keys: Sequence[bytes], cookie_name: str) -> None:
         purpose = b"coatcheck token 1\x00" + cookie_name.encode()

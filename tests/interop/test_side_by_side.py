@@ -22,6 +22,7 @@ from serving import serve_asgi, serve_wsgi
 from coatcheck import CookieConfig, Sessions, SyncSessions
 from coatcheck.asgi import SessionMiddleware as ASGISessionMiddleware
 from coatcheck.interop.redistore import RedistoreStore, SyncRedistoreStore
+from coatcheck.stores.cookie import SyncCookieStore
 from coatcheck.wsgi import ENVIRON_KEY
 from coatcheck.wsgi import SessionMiddleware as WSGISessionMiddleware
 
@@ -104,7 +105,7 @@ def python_site(transport: str, url: str, serializer: Any) -> Iterator[str]:
 
 
 @contextmanager
-def go_site(program: Path, port: int, serializer: str) -> Iterator[str]:
+def go_site(program: Path, port: int = 0, serializer: str = "gob", *, client_side: bool = False) -> Iterator[str]:
     config = {
         "Redis": f"127.0.0.1:{port}",
         "Keys": [key.hex() for key in KEYS],
@@ -112,6 +113,7 @@ def go_site(program: Path, port: int, serializer: str) -> Iterator[str]:
         "KeyPrefix": "session_",
         "MaxAge": int(MAX_AGE.total_seconds()),
         "Serializer": serializer,
+        "Client": client_side,
     }
     with subprocess.Popen([program, json.dumps(config)], stdout=subprocess.PIPE, text=True) as process:
         try:
@@ -337,3 +339,25 @@ def test_python_reads_gos_types_and_keys_by_name(browser: Browser) -> None:
     assert seen["profile"] == "GobStruct {'Name': 'Alice', 'Level': -5}"
     assert seen["int(42)"] == "int 43"
     assert seen["int64(8)"] == "bool True"
+
+
+# --- gorilla's CookieStore --------------------------------------------------------------------------------------------
+
+
+def test_a_session_of_gorillas_cookie_store_is_taken_over(go_program: GoProgram) -> None:
+    sessions = SyncSessions(
+        SyncCookieStore([b"k" * 32], gorilla_key_pairs=KEYS), cookie=CookieConfig(name=NAME, prefix="", secure=False)
+    )
+    with (
+        go_site(go_program("site/main.go"), client_side=True) as go_url,
+        serve_wsgi(WSGISessionMiddleware(wsgi_app, sessions)) as python_url,
+        httpx.Client() as client,
+    ):
+        browser = Browser(go_url, python_url, client)
+        browser.go("/login", user="alice")
+        assert browser.python("/profile") == {"authenticated": True, "username": "alice", "visits": 0}
+        cookie = browser.cookie or ""
+        assert len(cookie) > 100
+        browser.python("/visit")
+        assert browser.python("/profile")["visits"] == 1
+        assert browser.client.get(go_url + "/profile").status_code == 500  # and there is no way back

@@ -209,7 +209,7 @@ class GoSessions:
         try:
             pairs = self._serializer.loads(data)
             metadata = _read_metadata(pairs.pop(METADATA_KEY, None))
-            plain_values = {self._serializer.name_of(key): value for key, value in pairs.items()}
+            plain_values = self._named(pairs)
             native = self._native(plain_values)
         except (ValueError, SessionError) as error:
             msg = f"it is not a session that can be shared with Go: {error}"
@@ -228,6 +228,17 @@ class GoSessions:
             native,
         )
         return GoSession(revision, record, True, plain_values)
+
+    def values(self, pairs: Mapping[Any, Any]) -> Values:
+        """Give the values of a session that Go keeps elsewhere than in bytes of its own.
+
+        Raises:
+            ValueError, SessionError: they can't be those of a session of Coatcheck's.
+        """
+        return self._native(self._named(pairs))
+
+    def _named(self, pairs: Mapping[Any, Any]) -> dict[str, Any]:
+        return {self._serializer.name_of(key): value for key, value in pairs.items()}
 
     def _native(self, plain_values: Mapping[str, Any]) -> Values:
         native = {
@@ -264,7 +275,7 @@ class GoSessions:
         for key, value in pairs.items():
             if not self._serializer.is_same(value, read_back[key]):
                 raise self._refusal(key, value, "it would come back as something else")
-        native = self._native({self._serializer.name_of(key): value for key, value in read_back.items()})
+        native = self.values(read_back)
         times = (record.created_at_ms, record.updated_at_ms, record.renewed_at_ms)
         metadata = _Metadata(revision, _digest(native), *times, record.remember, record.login)
         pairs[METADATA_KEY] = _VERSION + urlsafe_b64encode(_encode_metadata(metadata)).decode("ascii")

@@ -98,6 +98,8 @@ def _secret_of(text: str) -> bytes | None:
 class RedistoreTokens:
     """Cookies of redistore: the session ID, as a gob, in a securecookie."""
 
+    carry_sessions = False
+
     def __init__(self, cookies: SecureCookie, name: str) -> None:
         self._cookies = cookies
         self._name = name
