@@ -4,8 +4,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO_OPTIONS ?=
+FUZZ_SECONDS ?= 60
+FUZZ_TARGETS ?= gob cookie go_session token record
 
-.PHONY: help setup demo test lint types unit format bench clean
+.PHONY: help setup demo test lint types unit format bench fuzz clean
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -41,6 +43,10 @@ format: setup  ## Format the code
 
 bench: setup  ## Measure the core (see bench/README.md)
 	$(BIN)/python bench/core.py
+
+fuzz: setup  ## Fuzz the decoders, FUZZ_SECONDS=60 each (FUZZ_TARGETS="gob cookie" chooses)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group fuzz
+	for target in $(FUZZ_TARGETS); do $(BIN)/python fuzz/run.py $$target $(FUZZ_SECONDS) || exit 1; done
 
 clean:  ## Remove what setup made
 	rm -rf $(VENV)

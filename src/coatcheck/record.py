@@ -159,6 +159,6 @@ def decode(store_key: str, data: bytes) -> tuple[bytes, AnyRecord]:
         raise ForeignRecord(msg)
     try:
         return revision, decode_body(data[_HEADER.size :])
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         msg = f"its body can't be decoded: {error}"
         raise UndecodableRecord(msg) from error

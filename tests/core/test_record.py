@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from zlib import crc32
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -69,6 +72,25 @@ def test_a_record_that_was_cut_is_found(size: int) -> None:
 def test_no_bytes_raise_another_error(data: bytes) -> None:
     with pytest.raises(UndecodableRecord):
         records.decode(KEY, data)
+
+
+@given(st.integers(1, 4), st.binary(max_size=60))
+def test_no_body_with_a_true_checksum_raises_another_error(format_number: int, body: bytes) -> None:
+    checked = bytes.fromhex(KEY) + body
+    data = b"%crevision%b%b" % (format_number, crc32(checked).to_bytes(4, "big"), checked)
+    with suppress(UndecodableRecord):
+        records.decode(KEY, data)
+
+
+def test_text_that_is_not_utf_8_is_damage() -> None:
+    checked = bytes.fromhex(KEY) + b"\x93\xa1\xff\x00\x00"
+    with pytest.raises(UndecodableRecord, match="can't be decoded"):
+        records.decode(KEY, b"\x02revision%b%b" % (crc32(checked).to_bytes(4, "big"), checked))
+
+
+def test_what_a_store_sets_aside_is_undecodable_for_the_reason_that_it_gives() -> None:
+    with pytest.raises(UndecodableRecord, match=r"^it is of another world\ufffd$"):
+        records.decode(KEY, records.set_aside("it is of another world\ufffd"))
 
 
 def test_a_body_nested_without_end_does_not_overflow_the_stack() -> None:
