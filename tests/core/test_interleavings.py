@@ -24,10 +24,12 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from servers import Server, server_binaries
 
 from coatcheck.errors import TooManySessions
+from coatcheck.interop.redistore import RedistoreStore, SyncRedistoreStore
 from coatcheck.keeper import Steps
 from coatcheck.operations import Load
 from coatcheck.record import Record
 from coatcheck.stores.memory import MemoryStore, SyncMemoryStore
+from coatcheck.stores.protocol import HasTokens
 from coatcheck.stores.sqlite import SQLiteStore, SyncSQLiteStore
 from coatcheck.testing import ManualClock
 from coatcheck.token import is_store_key
@@ -110,7 +112,7 @@ class Interleavings(RuleBasedStateMachine):
         self.face = Face(
             self.kind,
             store,
-            secret_keys=[KEY],
+            secret_keys=None if isinstance(store, HasTokens) else [KEY],
             clock=self.clock,
             max_sessions_per_user=3,
             renew_every=timedelta(minutes=20),
@@ -372,6 +374,20 @@ class InValkeyAsync(InValkey):
     kind = "async"
 
 
+class InRedistore(InValkey):
+    """As Go keeps its sessions, with no Go about. Its tokens don't say whose session it is."""
+
+    @contextmanager
+    def make_store(self) -> Iterator[Any]:
+        with super().make_store() as url:
+            kind = SyncRedistoreStore if self.kind == "sync" else RedistoreStore
+            yield kind(url, key_pairs=[KEY.encode()], clock=self.clock)
+
+
+class InRedistoreAsync(InRedistore):
+    kind = "async"
+
+
 def run(machine: type[Interleavings]) -> None:
     case = machine.TestCase
     case.settings = SETTINGS
@@ -383,7 +399,7 @@ def test_no_order_of_steps_and_crashes_breaks_a_promise(machine: type[Interleavi
     run(machine)
 
 
-@pytest.mark.parametrize("machine", [InValkey, InValkeyAsync])
+@pytest.mark.parametrize("machine", [InValkey, InValkeyAsync, InRedistore, InRedistoreAsync])
 def test_no_order_of_steps_and_crashes_breaks_a_promise_on_a_server(
     machine: type[InValkey], running_servers: dict[str, Server]
 ) -> None:

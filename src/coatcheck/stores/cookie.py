@@ -88,15 +88,15 @@ class SealedTokens:
 
     `base64url(time of issue, 5 bytes | salt, 16 bytes | nonce, 12 bytes | AES-256-GCM(session ID | record))`
 
-    Each cookie is encrypted under a key of its own, made of the secret key and the salt, so that no number of cookies
-    brings a nonce back under the same key. The cookie's name and the time of issue are authenticated with it.
+    Each cookie is encrypted under a key of its own, made of the secret key, the cookie's name and the salt, so that no
+    number of cookies brings a nonce back under the same key. The time of issue is authenticated with it.
     """
 
     carry_sessions = True
 
     def __init__(self, secret_keys: Sequence[bytes], config: SessionConfig, older: _GorillaCookies | None) -> None:
-        self._name = config.cookie.full_name.encode()
-        self._keys = [hmac.digest(key, b"coatcheck sealed session 1\x00" + self._name, "sha256") for key in secret_keys]
+        purpose = b"coatcheck sealed session 1\x00" + config.cookie.full_name.encode()
+        self._keys = [hmac.digest(key, purpose, "sha256") for key in secret_keys]
         self._idle_s = config.idle_timeout.total_seconds()
         self._clock = config.clock
         self._older = older
@@ -109,7 +109,7 @@ class SealedTokens:
         """See `Tokens.sign`. What the record says of the user is all that there is."""
         head = min(max(issued_at, 0), _MAX_TIME).to_bytes(_TIME_BYTES, "big") + os.urandom(_SALT_BYTES + _NONCE_BYTES)
         plain = session_id.secret + (_record_of(session_id) or b"")
-        sealed = head + self._cipher(self._keys[0], head).encrypt(self._nonce(head), plain, self._bound(head))
+        sealed = head + _cipher(self._keys[0], head).encrypt(_nonce(head), plain, _time(head))
         return b2a_base64(sealed, newline=False).rstrip(b"=").translate(_TO_URL_SAFE).decode("ascii")
 
     def verify(self, token: bytes) -> VerifiedToken | None:
@@ -130,24 +130,25 @@ class SealedTokens:
         head = sealed[:_SEALED_FROM]
         for position, key in enumerate(self._keys):
             try:
-                plain = self._cipher(key, head).decrypt(self._nonce(head), sealed[_SEALED_FROM:], self._bound(head))
+                plain = _cipher(key, head).decrypt(_nonce(head), sealed[_SEALED_FROM:], _time(head))
             except InvalidTag:
                 continue
-            issued_at = int.from_bytes(head[:_TIME_BYTES], "big")
+            issued_at = int.from_bytes(_time(head), "big")
             session_id = SealedID(plain[:_ID_BYTES], plain[_ID_BYTES:] or None)
             return VerifiedToken(session_id, issued_at, None, position > 0)
         return None
 
-    @staticmethod
-    def _cipher(key: bytes, head: bytes) -> AESGCM:
-        return AESGCM(hmac.digest(key, head[_TIME_BYTES : _TIME_BYTES + _SALT_BYTES], "sha256"))
 
-    @staticmethod
-    def _nonce(head: bytes) -> bytes:
-        return head[_TIME_BYTES + _SALT_BYTES :]
+def _time(head: bytes) -> bytes:
+    return head[:_TIME_BYTES]
 
-    def _bound(self, head: bytes) -> bytes:
-        return head[:_TIME_BYTES] + self._name
+
+def _cipher(key: bytes, head: bytes) -> AESGCM:
+    return AESGCM(hmac.digest(key, head[_TIME_BYTES : _TIME_BYTES + _SALT_BYTES], "sha256"))
+
+
+def _nonce(head: bytes) -> bytes:
+    return head[_TIME_BYTES + _SALT_BYTES :]
 
 
 class _GorillaCookies:
