@@ -31,7 +31,7 @@ from coatcheck.record import AnyRecord, Login, Moved, Record, Values
 from coatcheck.session_info import SessionInfo, moment
 from coatcheck.token import TokenSigner, VerifiedToken
 from coatcheck.users import Users, Watched, check_user_id, epoch_key, is_of_epoch, tag_of
-from coatcheck.working_copy import Patch, Standing, WorkingCopy, apply
+from coatcheck.working_copy import NO_CHANGES, Patch, Standing, WorkingCopy, apply
 
 _SKEW_MS: Final = 60_000
 _MAX_ATTEMPTS: Final = 3
@@ -195,17 +195,19 @@ class Lifecycle:
         """
         if work.destroyed:
             return self._end_and_commit(work)
-        if work.standing is Standing.NEW:
-            patch = work.patch()
-            return self._create(work, patch or work.empty_patch()) if patch or work.login_is_new else None
-        if work.standing is not Standing.STORED:
+        if work.standing is not Standing.STORED and work.standing is not Standing.NEW:
             return None
         patch = work.patch()
-        if work.predecessor is not None:
-            return self._renew(work, work.predecessor_key, patch or work.empty_patch())
-        if patch or work.remember is not work.stored.remember:
-            return self._update(work, patch or work.empty_patch())
-        return self._extend(work) if self._refresh_is_due(work) else None
+        if work.standing is Standing.NEW:
+            steps = self._create(work, patch or work.empty_patch()) if patch or work.login_is_new else None
+        elif work.predecessor is not None:
+            steps = self._renew(work, work.predecessor_key, patch or work.empty_patch())
+        elif patch or work.remember is not work.stored.remember:
+            steps = self._update(work, patch or work.empty_patch())
+        else:
+            steps = self._extend(work) if self._refresh_is_due(work) else None
+        work.settled = steps is None and patch is NO_CHANGES
+        return steps
 
     def conclude(self, work: WorkingCopy) -> Steps[None] | None:
         """Give the steps before a response leaves: those of `commit`, and now and then a new ID.
