@@ -81,5 +81,3 @@ def test_a_server_without_memory_serves_reads_and_refuses_writes(server: Server,
         trial.wait_for(Verdict.REFUSED, 3)
         trial.wait_for(Verdict.RIGHT, 1)
         trial.mend(partial(client.config_set, "maxmemory", 0))
-
-

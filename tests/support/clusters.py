@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import ExitStack
+from functools import partial
 from typing import Any, Self
 
 import redis
@@ -41,6 +42,10 @@ class Node(Server):
     def node_id(self) -> str:
         return str(self.ask("MYID"))
 
+    def knows(self, nodes: int) -> bool:
+        """Whether it has met so many nodes, itself included."""
+        return int(self.ask("INFO")["cluster_known_nodes"]) == nodes
+
     def is_ok(self) -> bool:
         """Whether it sees a whole Cluster."""
         state = self.ask("INFO")
@@ -76,7 +81,10 @@ class Cluster:
 
     def client(self) -> redis.RedisCluster:
         """Give a plain client of redis-py's own."""
-        startup_nodes = [redis.cluster.ClusterNode("127.0.0.1", node.port) for node in self.masters]
+        startup_nodes = [
+            redis.cluster.ClusterNode("127.0.0.1", node.port)  # type: ignore[no-untyped-call]
+            for node in self.masters
+        ]
         return redis.RedisCluster(startup_nodes=startup_nodes, socket_timeout=1)
 
     def wait_until_ok(self, without: Node | None = None) -> None:
@@ -116,12 +124,12 @@ class Cluster:
         for node in self.nodes[1:]:
             node.ask("MEET", "127.0.0.1", first.port, first.bus_port)
         for node in self.nodes:
-            wait_until(lambda each=node: int(each.ask("INFO")["cluster_known_nodes"]) == len(self.nodes), "all have met")
+            wait_until(partial(node.knows, len(self.nodes)), "all have met")
         for master, replica in zip(self.masters, self.replicas, strict=True):
             replica.ask("REPLICATE", master.node_id)
         self.wait_until_ok()
         for replica in self.replicas:
-            wait_until(lambda each=replica: is_in_sync(each), "the replicas are in sync")
+            wait_until(partial(is_in_sync, replica), "the replicas are in sync")
 
 
 def _move_keys(source: Node, target: Node, slot: int) -> int:

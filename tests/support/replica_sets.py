@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Self
@@ -73,8 +74,8 @@ class ReplicaSet(Replicas):
     def client(self) -> redis.Redis:
         """Give a plain client of redis-py's own that follows the master."""
         addresses = [("127.0.0.1", sentinel.port) for sentinel in self.sentinels]
-        sentinel = redis.Sentinel(addresses, socket_timeout=1)
-        client: redis.Redis = sentinel.master_for(SERVICE, socket_timeout=1)
+        sentinel = redis.Sentinel(addresses, socket_timeout=1)  # type: ignore[no-untyped-call]
+        client: redis.Redis = sentinel.master_for(SERVICE, socket_timeout=1)  # type: ignore[no-untyped-call]
         return client
 
     def begin_failover(self) -> None:
@@ -85,7 +86,7 @@ class ReplicaSet(Replicas):
         """Wait until the replica has become the master and the Sentinels say so."""
         wait_until(lambda: is_master(self.replica), "the replica is the master")
         for sentinel in self.sentinels:
-            wait_until(lambda each=sentinel: each.master_port() == self.replica.port, "the Sentinels name the new one")
+            wait_until(partial(sentinel.names, self.replica), "the Sentinels name the new one")
         self.master, self.replica = self.replica, self.master
 
 
@@ -115,8 +116,9 @@ class Sentinel:
             state = client.sentinel_master(SERVICE)
         return bool(state["num-slaves"] == 1 and state["num-other-sentinels"] == 2)
 
-    def master_port(self) -> int:
-        return int(self.ask("GET-MASTER-ADDR-BY-NAME", SERVICE)[1])
+    def names(self, server: Server) -> bool:
+        """Whether it says that this is the master."""
+        return int(self.ask("GET-MASTER-ADDR-BY-NAME", SERVICE)[1]) == server.port
 
     def __enter__(self) -> Self:
         self._server.__enter__()

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from visited_app import Answer, asgi_app, call_asgi, call_wsgi, wsgi_app
-from visitors import Loss, Requests, Verdict, Visitor, crowd
+from visitors import Loss, Request, Requests, Verdict, Visitor, crowd
 
 from coatcheck import Sessions, SyncSessions, asgi, wsgi
 
@@ -21,7 +21,7 @@ CLIENTS = 24
 PAUSE_S = 0.02
 """Between two requests of one visitor, so that a refusal at once is not followed by a busy loop."""
 
-PATIENCE_S = 30.0
+PATIENCE_S = 15.0
 """How long to wait for what must happen soon, on a machine that is busy with other things."""
 
 Kind = Literal["async", "sync"]
@@ -32,9 +32,9 @@ class Return:
     """How the service came back after an outage. Times since the moment from which it was awaited, in ms."""
 
     first_ms: float
-    """Until the first visitor had a right answer."""
+    """Until the first visitor's write was acknowledged."""
     all_ms: float
-    """Until every visitor had one."""
+    """Until a write of every visitor was."""
     last_refusal_ms: float
     """Until the last 503. 0 if there was none."""
 
@@ -51,7 +51,7 @@ class Tally:
         self._served: dict[str, float] = {}
         self._refused_at: float | None = None
 
-    def enter(self, name: str, verdict: Verdict, began_at: float) -> None:
+    def enter(self, visitor: Visitor, request: Request, verdict: Verdict, began_at: float) -> None:
         now = time.monotonic()
         with self._changed:
             self.verdicts[verdict] += 1
@@ -59,8 +59,8 @@ class Tally:
             if verdict is Verdict.RIGHT:
                 self.slowest_right_s = max(self.slowest_right_s, now - began_at)
             if began_at >= self._since:
-                if verdict is Verdict.RIGHT:
-                    self._served.setdefault(name, now)
+                if verdict is Verdict.RIGHT and request.writes:
+                    self._served.setdefault(visitor.name, now)
                 elif verdict is Verdict.REFUSED:
                     self._refused_at = now
             self._changed.notify_all()
@@ -71,7 +71,7 @@ class Tally:
             self._since, self._served, self._refused_at = time.monotonic(), {}, None
 
     def wait_for_return(self, size: int) -> Return:
-        """Wait until each of so many visitors was served since `begin_return`."""
+        """Wait until a write of each of so many visitors was acknowledged since `begin_return`."""
         self.wait_for(lambda: len(self._served) == size, "every visitor is served again")
         served, refused_at = self._served.values(), self._refused_at
         return Return(
@@ -85,7 +85,6 @@ class Tally:
             if not self._changed.wait_for(condition, PATIENCE_S):
                 msg = f"{what}: not so after {PATIENCE_S} s; {dict(self.verdicts)}"
                 raise TimeoutError(msg)
-
 
 
 @dataclass(frozen=True)
@@ -218,7 +217,7 @@ class AsyncTraffic(Traffic):
             began_at = _now(last_moment)
             answer: Answer = await call_asgi(self._app, request.path, request.cookie)
             verdict = request.judge(answer)
-            self.tally.enter(visitor.name, verdict, began_at)
+            self.tally.enter(visitor, request, verdict, began_at)
             await asyncio.sleep(PAUSE_S)
             request = _following(requests, verdict)
 
@@ -261,7 +260,7 @@ class SyncTraffic(Traffic):
         while request is not None and not (until_over and self._is_over.is_set()):
             began_at = _now(last_moment)
             verdict = request.judge(call_wsgi(self._app, request.path, request.cookie))
-            self.tally.enter(visitor.name, verdict, began_at)
+            self.tally.enter(visitor, request, verdict, began_at)
             time.sleep(PAUSE_S)
             request = _following(requests, verdict)
 

@@ -76,10 +76,12 @@ class Trial:
         self._return_at = time.monotonic()
         for traffic in self.all:
             traffic.tally.begin_return()
-        self.wait_for(Verdict.RIGHT, 1)
         for traffic in self.all:
             traffic.wait_for_return()
         self.wait_for(Verdict.RIGHT, _ROUNDS_AFTER)
+        refused = self.refused()
+        self.wait_for(Verdict.RIGHT, _ROUNDS_AFTER)
+        assert self.refused() == refused, "requests were refused when the service was back"
 
     def wait_for(self, verdict: Verdict, rounds: int = 1) -> None:
         """Wait until each kind of traffic has had so many such answers for each visitor, on average."""

@@ -41,6 +41,8 @@ class Request:
     path: str
     cookie: str | None
     judge: Callable[[Answer], Verdict]
+    writes: bool = False
+    """Whether a right answer shows that the store takes writes."""
 
 
 Requests = Generator[Request, Verdict, None]
@@ -114,7 +116,7 @@ class Visitor:
             yield from _until_answered(partial(Request, "/profile/", cookie, judge))
 
     def _request(self, path: str, judge: Callable[[Answer], Verdict]) -> Request:
-        return Request(path, self._cookie, judge)
+        return Request(path, self._cookie, judge, writes=path.startswith(("/login/", "/visit/")))
 
     # --- answers --------------------------------------------------------------------------------------------------
 
