@@ -79,8 +79,15 @@ class ReplicaSet(Replicas):
         return client
 
     def begin_failover(self) -> None:
-        """Ask a Sentinel to make the replica the master, though nothing is wrong."""
+        """Ask a Sentinel to make the replica the master, though nothing is wrong.
+
+        The old master goes on taking writes for ten seconds, which are lost then, until a Sentinel makes it a replica.
+        """
         self.sentinels[0].ask("FAILOVER", SERVICE)
+
+    def finish_failover(self) -> None:
+        """Wait until the old master has become a replica of the new one."""
+        wait_until(lambda: not is_master(self.replica), "the old master is a replica")
 
     def wait_for_new_master(self) -> None:
         """Wait until the replica has become the master and the Sentinels say so."""

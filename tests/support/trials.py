@@ -83,6 +83,13 @@ class Trial:
         self.wait_for(Verdict.RIGHT, _ROUNDS_AFTER)
         assert self.refused() == refused, "requests were refused when the service was back"
 
+    def undisturbed_by(self, cause: Callable[[], object]) -> None:
+        """Let something happen that no request may be refused for."""
+        refused = self.refused()
+        cause()
+        self.wait_for(Verdict.RIGHT, _ROUNDS_AFTER)
+        assert self.refused() == refused, "requests were refused for what should disturb none"
+
     def wait_for(self, verdict: Verdict, rounds: int = 1) -> None:
         """Wait until each kind of traffic has had so many such answers for each visitor, on average."""
         goals = [(traffic, traffic.count(verdict) + rounds * len(traffic.visitors)) for traffic in self.all]
