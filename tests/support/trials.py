@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from traffic import CLIENTS, AsyncTraffic, Kind, SyncTraffic, Traffic
 from visitors import Verdict
@@ -111,7 +111,7 @@ class Trial:
         self._stack.close()
         figures = [self._figures(traffic) for traffic in self.all]
         if kind is None:
-            _record(figures)
+            record(*figures)
             for traffic, each in zip(self.all, figures, strict=True):
                 self._check(traffic, each)
         else:
@@ -148,7 +148,8 @@ class Trial:
         assert [loss for loss in traffic.losses if not window[0] <= loss.acknowledged_at <= window[1]] == [], window
 
 
-def _record(figures: list[Figures]) -> None:
+def record(*figures: Any) -> None:
+    """Add figures (dataclasses) to the report, if one was asked for."""
     path = os.environ.get(REPORT_VARIABLE)
     if path:
         with Path(path).open("a", encoding="utf-8") as report:
