@@ -11,10 +11,6 @@ from raw_writes import RawWrites
 from trials import Trial
 from visitors import Verdict
 
-from coatcheck.errors import ConfigurationError
-
-pytestmark = pytest.mark.xfail(raises=ConfigurationError, reason="the store knows no Cluster yet")
-
 
 @pytest.fixture
 def cluster() -> Iterator[Cluster]:

@@ -9,10 +9,6 @@ from raw_writes import RawWrites
 from replica_sets import ReplicaSet
 from trials import Trial
 
-from coatcheck.errors import ConfigurationError
-
-pytestmark = pytest.mark.xfail(raises=ConfigurationError, reason="the store knows no Sentinel yet")
-
 
 @pytest.fixture
 def replica_set() -> Iterator[ReplicaSet]:

@@ -50,7 +50,11 @@ class Endurance:
             "connection cut": (proxy.cut, True, proxy.mend),
             "connection stalled": (proxy.stall, True, proxy.mend),
             "SCRIPT FLUSH": (partial(self._tell, "SCRIPT FLUSH"), False, partial(self._tell, "PING")),
-            "CLIENT KILL": (partial(self._tell, "CLIENT KILL", "TYPE", "normal", "SKIPME", "yes"), False, partial(self._tell, "PING")),
+            "CLIENT KILL": (
+                partial(self._tell, "CLIENT KILL", "TYPE", "normal", "SKIPME", "yes"),
+                False,
+                partial(self._tell, "PING"),
+            ),
         }
 
     def undergo(self, failure: str) -> Sample:
@@ -87,16 +91,16 @@ class Endurance:
 
 
 @contextmanager
-def endurance() -> Iterator[Endurance]:
+def endurance(title: str = "one failure after another") -> Iterator[Endurance]:
     """Start a server that keeps every write, a proxy in front of it, and traffic."""
     with (
         Server(server_binaries()["valkey"], "--appendonly", "yes", "--appendfsync", "always") as server,
         Proxy(server.port) as proxy,
-        Trial("one failure after another", f"redis://127.0.0.1:{proxy.port}/0") as trial,
+        Trial(title, f"redis://127.0.0.1:{proxy.port}/0") as trial,
     ):
         yield Endurance(server, proxy, trial)
 
 
 def growth(before: list[Sample], after: list[Sample], name: str) -> int:
     """Give by how much the highest value of a round is above that of an earlier one."""
-    return max(getattr(sample, name) for sample in after) - max(getattr(sample, name) for sample in before)
+    return max(int(getattr(each, name)) for each in after) - max(int(getattr(each, name)) for each in before)

@@ -17,7 +17,7 @@ from itertools import count
 
 from visited_app import Answer
 
-_STEPS_PER_LOGIN = 60
+_STEPS_PER_LOGIN = 30
 _RETIRED_COOKIES = 4
 
 
