@@ -81,7 +81,8 @@ class ReplicaSet(Replicas):
     def begin_failover(self) -> None:
         """Ask a Sentinel to make the replica the master, though nothing is wrong.
 
-        The old master goes on taking writes for ten seconds, which are lost then, until a Sentinel makes it a replica.
+        The old master goes on taking writes, which are lost, until a Sentinel makes it a replica: after about ten
+        seconds with the defaults, and two here.
         """
         self.sentinels[0].ask("FAILOVER", SERVICE)
 
@@ -129,6 +130,8 @@ class Sentinel:
 
     def __enter__(self) -> Self:
         self._server.__enter__()
+        # A Sentinel's own periods, in milliseconds, are settings only here. Its defaults are 10 and 2 seconds.
+        self.ask("DEBUG", "INFO-PERIOD", "200", "PUBLISH-PERIOD", "500")
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -25,7 +25,7 @@ REPLICATION_WINDOW_S = 1.0
 """Replication is asynchronous: a failover may lose what was acknowledged so shortly before it, and nothing older."""
 
 _WARM_ROUNDS = 10
-_ROUNDS_AFTER = 20
+_ROUNDS_AFTER = 12
 
 
 @dataclass(frozen=True)
