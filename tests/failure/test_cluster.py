@@ -21,7 +21,8 @@ def cluster() -> Iterator[Cluster]:
 def test_a_master_that_is_killed_is_replaced_by_its_replica(cluster: Cluster) -> None:
     with (
         Trial("Cluster: kill -9 of a master", cluster.url, may_lose=True) as trial,
-        RawWrites(cluster.client()) as raw,
+        cluster.client() as client,
+        RawWrites(client) as raw,
     ):
         killed = cluster.masters[0]
         trial.fail(killed.stop)

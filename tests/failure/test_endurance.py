@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from endurance import ROUND, endurance, growth
+from endurance import endurance, growth
+
+ROUND = ("kill -9, restart", "connection cut", "connection stalled", "CLIENT KILL")
 
 SLACK = {"open_files": 16, "threads": 2, "tasks": 4, "connected_clients": 8, "resident_kib": 32_768}
 """A few connections more or fewer are open at any moment. What leaks with every failure is far more than that."""

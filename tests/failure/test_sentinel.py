@@ -19,7 +19,8 @@ def replica_set() -> Iterator[ReplicaSet]:
 def test_a_master_that_is_killed_is_replaced_by_the_one_that_the_sentinels_name(replica_set: ReplicaSet) -> None:
     with (
         Trial("Sentinel: kill -9 of the master", replica_set.url, may_lose=True) as trial,
-        RawWrites(replica_set.client()) as raw,
+        replica_set.client() as client,
+        RawWrites(client) as raw,
     ):
         trial.fail(replica_set.master.stop)
         trial.mend(replica_set.wait_for_new_master)
@@ -30,7 +31,8 @@ def test_a_master_that_is_killed_is_replaced_by_the_one_that_the_sentinels_name(
 def test_a_master_that_hangs_is_replaced_and_not_followed_when_it_goes_on(replica_set: ReplicaSet) -> None:
     with (
         Trial("Sentinel: SIGSTOP of the master", replica_set.url, may_lose=True) as trial,
-        RawWrites(replica_set.client()) as raw,
+        replica_set.client() as client,
+        RawWrites(client) as raw,
     ):
         trial.fail(replica_set.master.pause)
         trial.mend(replica_set.wait_for_new_master)
@@ -41,7 +43,8 @@ def test_a_master_that_hangs_is_replaced_and_not_followed_when_it_goes_on(replic
 def test_an_old_master_that_still_takes_writes_is_left_at_once(replica_set: ReplicaSet) -> None:
     with (
         Trial("Sentinel: SENTINEL FAILOVER", replica_set.url, may_lose=True) as trial,
-        RawWrites(replica_set.client()) as raw,
+        replica_set.client() as client,
+        RawWrites(client) as raw,
     ):
         trial.fail(replica_set.begin_failover)
         trial.mend(replica_set.wait_for_new_master)

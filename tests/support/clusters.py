@@ -29,6 +29,8 @@ class Node(Server):
             "--cluster-replica-validity-factor", "0",
             # The sessions on the other masters are to be served while one master is away.
             "--cluster-require-full-coverage", "no",
+            "--appendonly", "yes",  # a master that comes back empty would empty its replica, too
+            "--appendfsync", "always",
             "--repl-diskless-sync-delay", "0",
             "--repl-ping-replica-period", "1",
         )  # fmt: skip

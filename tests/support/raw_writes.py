@@ -30,7 +30,6 @@ class RawWrites:
 
     def __exit__(self, *_: object) -> None:
         self._stop()
-        self._client.close()
 
     def _stop(self) -> None:
         self._is_over.set()

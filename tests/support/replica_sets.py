@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,7 +15,12 @@ from servers import Server, server_binaries, wait_until
 SERVICE = "coats"
 """What the Sentinels call the master."""
 
-_PROMPT_REPLICATION = ("--repl-diskless-sync-delay", "0", "--repl-ping-replica-period", "1")
+_OPTIONS = (
+    "--appendonly", "yes",  # a master that comes back empty would empty its replica, too
+    "--appendfsync", "always",
+    "--repl-diskless-sync-delay", "0",
+    "--repl-ping-replica-period", "1",
+)  # fmt: skip
 
 
 class Replicas:
@@ -23,8 +29,8 @@ class Replicas:
     def __init__(self, binary: str | None = None) -> None:
         binary = binary or server_binaries()["valkey"]
         self._stack = ExitStack()
-        self.master = Server(binary, *_PROMPT_REPLICATION)
-        self.replica = Server(binary, *_PROMPT_REPLICATION, "--replicaof", f"127.0.0.1 {self.master.port}")
+        self.master = Server(binary, *_OPTIONS)
+        self.replica = Server(binary, *_OPTIONS, "--replicaof", f"127.0.0.1 {self.master.port}")
         self.servers = [self.master, self.replica]
 
     def __enter__(self) -> Self:
@@ -71,12 +77,16 @@ class ReplicaSet(Replicas):
     def __exit__(self, *_: object) -> None:
         self._all.close()
 
-    def client(self) -> redis.Redis:
+    @contextmanager
+    def client(self) -> Iterator[redis.Redis]:
         """Give a plain client of redis-py's own that follows the master."""
         addresses = [("127.0.0.1", sentinel.port) for sentinel in self.sentinels]
         sentinel = redis.Sentinel(addresses, socket_timeout=1)  # type: ignore[no-untyped-call]
         client: redis.Redis = sentinel.master_for(SERVICE, socket_timeout=1)  # type: ignore[no-untyped-call]
-        return client
+        with client:
+            yield client
+        for each in sentinel.sentinels:
+            each.close()
 
     def begin_failover(self) -> None:
         """Ask a Sentinel to make the replica the master, though nothing is wrong.
