@@ -585,7 +585,8 @@ class Lifecycle:
             # Rounded up, because Max-Age=0 would delete the cookie that it sets.
             max_age_s = -(-self.keeper.time_left_ms(work.stored.created_at_ms) // 1000) if persistent else None
             return self._cookies.issue(self.token(work), max_age_s)
-        if work.cookie_is_stale:
+        # Until its session has ended in the store, the client needs the cookie to try the logout again.
+        if work.cookie_is_stale and not work.destroyed:
             work.cookie_is_stale = False
             return self._cookies.clear
         return None
