@@ -27,6 +27,9 @@ NEEDED: Final = (
 _MAY_BE_REFUSED: Final = (*NEEDED, "ping", "select", "time")
 """What is taken out of the text of an error, and nothing else: it may have the user's name in it."""
 
+_REFUSED_IN_SCRIPT: Final = ("ACL failure in script", "user executing the script can't run this command")
+"""Valkey's words and Redis's."""
+
 _LONGEST_ERROR: Final = 200
 
 _ANSWERED_503: Final = "Requests that have a session are answered by 503 while this lasts."
@@ -66,7 +69,11 @@ class Access:
         """Say what an error is, and what to do about it."""
         cause = error.__cause__ if isinstance(error, StoreError) else error
         if isinstance(cause, NoPermissionError):
-            return self._explain_lack(_refused_command(cause))
+            command = _refused_command(cause)
+            what = f"send {command.upper()}" if command else "use the keys or the channel with this prefix"
+            return self._explain_lack(what, command)
+        if any(words in str(cause) for words in _REFUSED_IN_SCRIPT):
+            return self._explain_lack("send what the script sends (GETRANGE, GET, SET)", "")
         if isinstance(cause, redis.AuthenticationError):
             return self._explain_refusal()
         for kind, finding, advice in _EXPLANATIONS:
@@ -86,11 +93,10 @@ class Access:
             if _refused_command(error) != command:
                 raise
 
-    def _explain_lack(self, command: str) -> tuple[str, str]:
-        """Say which permission is missing, and how a user gets all that the store needs."""
-        what = f"send {command.upper()}" if command else "use the keys or the channel with this prefix"
+    def _explain_lack(self, what: str, command: str) -> tuple[str, str]:
+        """Say what is not permitted, and how a user gets all the permissions that the store needs."""
         keys, channel = commands.pattern(self.prefix), self.prefix + commands.CHANNEL
-        rights = " ".join(f"+{each}" for each in dict.fromkeys((*NEEDED, *filter(None, [command]))))
+        rights = " ".join(f"+{each}" for each in dict.fromkeys((*NEEDED, command)) if each)
         advice = f"An administrator allows all that Coatcheck needs by: ACL SETUSER <user> ~{keys} &{channel} {rights}"
         return f"this user may not {what}", advice
 

@@ -28,6 +28,7 @@ def examine(url: str, *, prefix: str | None = None, sample: int = DEFAULT_SAMPLE
     """
     scheme = urls._scheme(url)
     if scheme not in ("memory", "sqlite"):
+        import coatcheck.stores.redis  # noqa: F401 (first, for it says which extra is missing)
         from coatcheck.doctor.redis import examine_redis
 
         return examine_redis(urls._redis_url(url, scheme), prefix, sample)
