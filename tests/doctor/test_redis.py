@@ -5,17 +5,19 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 import redis
-from redis.cluster import RedisCluster
+from redis.cluster import ClusterNode, RedisCluster
 from servers import Server, free_port, server_binaries
 
 from coatcheck.doctor import Finding, Status, examine
-from coatcheck.doctor.redis import examine_store
+from coatcheck.doctor.redis import _client, _server, examine_store
 from coatcheck.doctor.redis_access import access_by, place_of
+from coatcheck.doctor.redis_checks import Reach
 from coatcheck.errors import ConfigurationError
 from coatcheck.stores.redis import SyncRedisStore
 
@@ -199,19 +201,65 @@ def test_prefix_with_special_characters_stands_for_itself(server: Server, admin:
     assert found["operations"].status is Status.OK
 
 
-def test_one_node_of_a_cluster_is_a_problem_and_the_cluster_is_not() -> None:
-    with Server(server_binaries()["valkey"], "--cluster-enabled", "yes") as node:
+@pytest.fixture
+def node() -> Iterator[Server]:
+    """A cluster of one node, which is all of its primaries."""
+    with Server(server_binaries()["valkey"], "--cluster-enabled", "yes", "--cluster-port", str(free_port())) as node:
         with redis.Redis(port=node.port) as admin:
             admin.execute_command("CLUSTER ADDSLOTSRANGE", 0, 16383)
             while admin.execute_command("CLUSTER INFO")["cluster_state"] != "ok":
                 time.sleep(0.01)  # until the test's own time limit
-        assert findings(url_of(node))["cluster"].status is Status.PROBLEM
-        with RedisCluster.from_url(url_of(node)) as client:
-            store = SyncRedisStore(client)
-            found = {each.check: each for each in examine_store(store, access_by(url_of(node), "coatcheck:"), 1000)}
-    assert found["cluster"].status is Status.OK
-    assert found["operations"].status is Status.OK
-    assert found["keys"].status is Status.OK
+        yield node
+
+
+def findings_at(client: RedisCluster) -> dict[str, Finding]:
+    access = access_by("redis://host", "coatcheck:")
+    return {finding.check: finding for finding in examine_store(SyncRedisStore(client), access, 1000)}
+
+
+def test_one_node_of_a_cluster_is_a_problem_and_the_cluster_is_not(node: Server) -> None:
+    assert findings(url_of(node))["cluster"].status is Status.PROBLEM
+    with RedisCluster.from_url(url_of(node)) as client:
+        found = findings_at(client)
+    assert {found[name].status for name in ("cluster", "operations", "script", "news", "keys")} == {Status.OK}
+
+
+def test_primary_of_a_cluster_that_is_down_does_not_hide_the_others(node: Server) -> None:
+    gone = ClusterNode("127.0.0.1", free_port(), "primary", redis.Redis(port=free_port()))  # type: ignore[no-untyped-call]
+    with RedisCluster.from_url(url_of(node)) as client:
+        client.get_primaries = lambda: [gone, *client.get_nodes()]
+        found = findings_at(client)
+    assert found["connection"].status is Status.PROBLEM
+    assert found["version"].status is Status.OK
+
+
+def test_socket_is_for_those_whom_its_permissions_let_in(tmp_path: Path) -> None:
+    with Server(server_binaries()["valkey"], "--unixsocket", f"{tmp_path}/valkey.sock"):
+        found = findings(f"unix://{tmp_path}/valkey.sock?db=2")
+    assert {found[name].status for name in ("operations", "access", "encryption")} == {Status.OK}
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("redis://127.0.0.1", (Reach.HOST, False)),
+        ("redis://[::1]:6380", (Reach.HOST, False)),
+        ("redis://10.1.2.3", (Reach.PRIVATE, False)),
+        ("redis://100.64.1.2", (Reach.PRIVATE, False)),
+        ("redis://8.8.8.8", (Reach.PUBLIC, False)),
+        ("rediss://8.8.8.8", (Reach.PUBLIC, True)),
+    ],
+)
+def test_it_is_known_how_far_away_a_server_is_and_whether_with_tls(url: str, expected: tuple[Reach, bool]) -> None:
+    server = _server(_client(SyncRedisStore(url)))  # type: ignore[arg-type]
+    assert (server.reach, server.is_encrypted) == expected
+
+
+@pytest.mark.parametrize(
+    ("query", "is_verified"), [("", True), ("?ssl_cert_reqs=none", False), ("?ssl_check_hostname=false", False)]
+)
+def test_certificate_that_is_not_checked_is_known(query: str, is_verified: bool) -> None:
+    assert _server(_client(SyncRedisStore(f"rediss://8.8.8.8{query}"))).is_verified is is_verified  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

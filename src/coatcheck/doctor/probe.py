@@ -108,7 +108,7 @@ def time_reads(store: SyncStore) -> list[float]:
 def check_latency(times_ms: list[float]) -> Finding:
     """Judge how long reads take, in milliseconds."""
     usual, slowest = median(times_ms), max(times_ms)
-    finding = f"a read takes {usual:.3g} ms, the slowest of {len(times_ms)} took {slowest:.3g} ms"
+    finding = f"a read takes {_shown(usual)}, the slowest of {len(times_ms)} took {_shown(slowest)}"
     if usual >= _MEDIAN_WARNING_MS or slowest >= _WORST_WARNING_MS:
         advice = (
             "Every request that has a session waits for one read. Put the application and its store into one network, "
@@ -119,3 +119,7 @@ def check_latency(times_ms: list[float]) -> Finding:
         advice = "Every request that has a session waits for one read. In one network it takes less than 1 ms."
         return Finding("latency", Status.NOTE, finding, advice)
     return Finding("latency", Status.OK, finding)
+
+
+def _shown(time_ms: float) -> str:
+    return f"{time_ms:.2g} ms" if time_ms < 10 else f"{time_ms:,.0f} ms"  # noqa: PLR2004 (two digits either way)

@@ -77,8 +77,28 @@ def _client(store: SyncRedisStore) -> _Client:
 
 
 def _findings(store: SyncRedisStore, client: _Client, access: Access, sample: int) -> Iterator[Finding]:
-    servers = _servers(client)
-    seen = [_see(server.client) for server in servers]
+    servers: list[_Server] = []
+    seen: list[Seen] = []
+    for server in _servers(client):
+        try:
+            seen.append(_see(server.client))
+        except (RedisError, OSError) as error:  # the others of a cluster can be looked at all the same
+            finding, advice = access.explain(error)
+            yield Finding("connection", Status.PROBLEM, f"{server.name}: {finding}", advice)
+        else:
+            servers.append(server)
+    if servers:
+        yield from _findings_at(servers, seen, store, client, access, sample)
+
+
+def _findings_at(  # noqa: PLR0913, PLR0917 (what there is to look at, and how)
+    servers: Sequence[_Server],
+    seen: Sequence[Seen],
+    store: SyncRedisStore,
+    client: _Client,
+    access: Access,
+    sample: int,
+) -> Iterator[Finding]:
     yield _over_all(servers, seen, checks.check_version)
     yield check_operations(store, access.explain)
     yield _check_script(client, access)
@@ -126,7 +146,7 @@ def _reach(host: str) -> Reach:
     addresses = [ip_address(entry[4][0]) for entry in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)]
     if all(address.is_loopback for address in addresses):
         return Reach.HOST
-    return Reach.PRIVATE if all(address.is_private for address in addresses) else Reach.PUBLIC
+    return Reach.PUBLIC if any(address.is_global for address in addresses) else Reach.PRIVATE
 
 
 def _see(client: redis.Redis) -> Seen:
