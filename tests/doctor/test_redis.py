@@ -15,7 +15,7 @@ from redis.cluster import ClusterNode, RedisCluster
 from servers import Server, free_port, server_binaries
 
 from coatcheck.doctor import Finding, Status, examine
-from coatcheck.doctor.redis import _client, _server, examine_store
+from coatcheck.doctor.redis import _client, _over_all, _server, examine_store
 from coatcheck.doctor.redis_access import access_by, place_of
 from coatcheck.doctor.redis_checks import Reach
 from coatcheck.errors import ConfigurationError
@@ -190,7 +190,7 @@ def test_keys_without_a_time_to_live_are_found_and_shown_harmlessly(server: Serv
     admin.set(b"shop:\x1b[31m\xff\n", "x")
     found = findings(server.url, prefix="shop:", sample=10_000)["keys"]
     assert found.status is Status.PROBLEM
-    assert "1 of all 1,501" in found.finding
+    assert "1 of all 1,501 under shop:" in found.finding
     assert found.advice.isprintable()
 
 
@@ -212,7 +212,7 @@ def node() -> Iterator[Server]:
         yield node
 
 
-def findings_at(client: RedisCluster) -> dict[str, Finding]:
+def findings_at(client: Any) -> dict[str, Finding]:
     access = access_by("redis://host", "coatcheck:")
     return {finding.check: finding for finding in examine_store(SyncRedisStore(client), access, 1000)}
 
@@ -231,6 +231,16 @@ def test_primary_of_a_cluster_that_is_down_does_not_hide_the_others(node: Server
         found = findings_at(client)
     assert found["connection"].status is Status.PROBLEM
     assert found["version"].status is Status.OK
+
+
+def test_finding_on_several_servers_is_the_gravest_and_names_those_that_it_holds_for() -> None:
+    servers = [_server(redis.Redis("127.0.0.1", port)) for port in (1, 2, 3)]
+
+    def check(number: int) -> Finding:
+        return Finding("memory", Status.WARNING if number else Status.OK, f"{number} MB")
+
+    assert _over_all(servers, [0, 7, 9], check).finding == "127.0.0.1:2: 7 MB; 127.0.0.1:3: 9 MB"
+    assert _over_all(servers, [7, 7, 7], check).finding == "7 MB"
 
 
 def test_socket_is_for_those_whom_its_permissions_let_in(tmp_path: Path) -> None:

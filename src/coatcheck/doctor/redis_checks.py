@@ -16,7 +16,8 @@ _OLDEST: Final = {"Redis": (6, 2), "Valkey": (7, 2)}
 """GETEX and GETDEL came with Redis 6.2."""
 
 _NEARLY_FULL: Final = 0.9
-_MEGABYTE: Final = 1_000_000
+_MEBIBYTE: Final = 1 << 20
+"""What the servers' own settings mean by "mb"."""
 
 _LAG_S: Final = 10
 _SKEW_NOTE_S: Final = 1.0
@@ -120,8 +121,8 @@ def check_memory(seen: Seen) -> Finding:
             "A server that outgrows its machine is killed by the operating system. Set maxmemory to what the machine "
             "can spare, a third less where snapshots are taken."
         )
-        return Finding("memory", Status.NOTE, f"{_megabytes(used)} used, without a limit", advice)
-    finding = f"{_megabytes(used)} of {_megabytes(limit)} used"
+        return Finding("memory", Status.NOTE, f"{_mebibytes(used)} used, without a limit", advice)
+    finding = f"{_mebibytes(used)} of {_mebibytes(limit)} used"
     if used < limit * _NEARLY_FULL:
         return Finding("memory", Status.OK, finding)
     advice = (
@@ -131,8 +132,8 @@ def check_memory(seen: Seen) -> Finding:
     return Finding("memory", Status.PROBLEM if used >= limit else Status.WARNING, finding, advice)
 
 
-def _megabytes(size: int) -> str:
-    return f"{size / _MEGABYTE:,.1f} MB"
+def _mebibytes(size: int) -> str:
+    return f"{size / _MEBIBYTE:,.1f} MiB"
 
 
 def check_persistence(seen: Seen) -> Finding:
@@ -338,7 +339,7 @@ def check_keys(sample: Sample, prefix: str) -> Finding:
         f"They never go, and Coatcheck did not write them: {names}{more}. Something else uses this prefix, or took "
         "their time to live away (PERSIST). Give sessions a prefix of their own, or delete these."
     )
-    finding = f"without a time to live: {len(sample.without_ttl):,} of {looked_at} under {prefix}"
+    finding = f"{len(sample.without_ttl):,} of {looked_at} under {prefix} without a time to live"
     return Finding("keys", Status.PROBLEM, finding, advice)
 
 
