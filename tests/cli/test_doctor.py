@@ -40,7 +40,7 @@ def test_finding_is_shown_with_symbol_word_and_advice(server: Server) -> None:
     problem = r"^✗ problem  eviction     allkeys-lru drops sessions when memory is full\n {26}Every"
     assert re.search(problem, result.stdout, re.MULTILINE)
     assert re.search(r"^✓ ok       version      Valkey \d", result.stdout, re.MULTILINE)
-    assert re.search(r"^1 problem, 1 warning, .*\d+ ok$", result.stdout, re.MULTILINE)
+    assert re.search(r"^1 problem, \d warnings?, .*\d+ ok$", result.stdout, re.MULTILINE)
     assert result.stderr == ""
 
 
@@ -130,4 +130,4 @@ def test_without_the_redis_client_the_extra_is_named_and_other_stores_work(file:
     result = run("doctor", "--store", "redis://localhost", before=without("redis"))
     assert result.returncode == 2
     assert "pip install 'coatcheck[redis]'" in result.stderr
-    assert run("doctor", "--store", f"sqlite:///{file}", before=without("redis")).returncode == 0
+    assert "ok       operations" in run("doctor", "--store", f"sqlite:///{file}", before=without("redis")).stdout

@@ -48,7 +48,7 @@ def findings(url: str, **options: Any) -> dict[str, Finding]:
 
 
 def url_of(server: Server, userinfo: str = "") -> str:
-    return f"redis://{userinfo}127.0.0.1:{server.port}"
+    return server.url.replace("://", f"://{userinfo}")
 
 
 def add_user(admin: redis.Redis, *rights: str) -> str:
@@ -61,10 +61,14 @@ def add_user(admin: redis.Redis, *rights: str) -> str:
 def test_healthy_server_has_nothing_worse_than_notes_and_keeps_nothing(server: Server, admin: redis.Redis) -> None:
     admin.config_set("appendonly", "yes")
     before = admin.config_get("*")
-    report = examine(server.url)
-    assert report.worst is Status.NOTE, report
-    names = [finding.check for finding in report.findings]
-    assert names == [
+    found = findings(server.url)
+    latency = found["latency"]  # whose judgement is this machine's
+    assert {name: each.status for name, each in found.items() if each.status is not Status.OK and each != latency} == {
+        "access": Status.NOTE,
+        "memory": Status.NOTE,
+        "replicas": Status.NOTE,
+    }
+    assert list(found) == [
         *("version", "operations", "script", "news", "access", "encryption", "eviction", "memory", "persistence"),
         *("replicas", "connections", "keys", "clock", "latency"),
     ]
@@ -114,9 +118,10 @@ def test_user_with_only_the_needed_commands_is_enough_and_the_rest_is_said_to_be
     server: Server, admin: redis.Redis
 ) -> None:
     found = findings(url_of(server, add_user(admin, *NEEDED)))
+    del found["latency"]  # whose judgement is this machine's
     ok = {name for name, finding in found.items() if finding.status is Status.OK}
     unseen = {name for name, finding in found.items() if finding.status is Status.UNKNOWN}
-    assert ok == {"operations", "script", "news", "encryption", "keys", "latency", "access"}
+    assert ok == {"operations", "script", "news", "encryption", "keys", "access"}
     assert unseen == {"version", "eviction", "memory", "persistence", "replicas", "connections", "clock"}
 
 
@@ -136,7 +141,7 @@ def test_advice_for_a_user_with_too_few_rights_works_as_it_is_written(server: Se
     command = advice.partition(": ")[2].replace("<user>", USER)
     admin.execute_command(*command.split())  # type: ignore[no-untyped-call]
     found = findings(url)
-    assert {found[name].status for name in ("operations", "script", "news", "keys", "latency")} == {Status.OK}
+    assert {found[name].status for name in ("operations", "script", "news", "keys")} == {Status.OK}
 
 
 def test_server_that_others_enter_without_a_password_is_open_whatever_password_we_have(
@@ -166,7 +171,7 @@ def test_server_that_is_not_there_is_a_problem() -> None:
 
 
 def test_database_that_is_not_there_is_a_problem(server: Server) -> None:
-    found = findings(f"redis://127.0.0.1:{server.port}/99")
+    found = findings(f"redis://127.0.0.1:{server.port}/99?socket_timeout=30")
     assert list(found) == ["connection"]
     assert "DB index" in found["connection"].finding
 

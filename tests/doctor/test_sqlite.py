@@ -40,7 +40,7 @@ def test_healthy_file_has_no_findings_and_is_left_as_it_is(file: Path) -> None:
     before = content(file)
     found = findings(file)
     worse = {name for name, finding in found.items() if finding.status is not Status.OK}
-    assert worse <= {"filesystem", "disk"}  # those are this machine's
+    assert worse <= {"filesystem", "disk", "latency"}  # those are this machine's
     assert set(found) == {
         *("file", "folder", "filesystem", "disk", "permissions", "content", "damage", "operations", "latency"),
     }
@@ -70,8 +70,25 @@ def test_file_that_is_no_database_is_a_problem_and_left_as_it_is(tmp_path: Path)
     path = tmp_path / "text"
     path.write_bytes(b"not a database, whatever its name" * 100)
     before = path.read_bytes()
-    assert findings(path)["content"].status is Status.PROBLEM
+    found = findings(path)["content"]
+    assert found.status is Status.PROBLEM
+    assert "Restore" in found.advice
     assert path.read_bytes() == before
+
+
+def test_file_that_is_locked_is_not_taken_for_damaged(file: Path) -> None:
+    with closing(sqlite3.connect(file)) as other:
+        other.execute("PRAGMA locking_mode = EXCLUSIVE")
+        other.execute("DELETE FROM coatcheck_sessions")
+        found = checks.check_content(file)
+    assert found.status is Status.PROBLEM
+    assert "Restore" not in found.advice
+
+
+def test_folder_is_not_taken_for_a_file(tmp_path: Path) -> None:
+    found = findings(tmp_path)
+    assert found["file"].status is Status.PROBLEM
+    assert "operations" not in found
 
 
 def test_damage_inside_is_found(file: Path) -> None:

@@ -29,7 +29,7 @@ _Client: TypeAlias = "redis.Redis | RedisCluster"
 
 _SETTINGS: Final = ("appendfsync", "maxmemory-policy", "min-replicas-to-write", "save", "timeout")
 
-_NEWS_WAIT_S: Final = 1.0
+_NEWS_WAIT_S: Final = 3.0
 _CLOCK_READINGS: Final = 5
 _SCAN_COUNT: Final = 500
 _SCANS: Final = 200
@@ -160,7 +160,7 @@ def _ask(question: Callable[[], Any]) -> Any:
     """Give the answer, or None where the server refuses it: managed ones do, and users with few permissions."""
     try:
         return question()
-    except (redis.ResponseError, redis.DataError):
+    except redis.ResponseError:
         return None
 
 

@@ -1,6 +1,7 @@
 """Looking at an SQLite file, the folder that it is in, and the disk.
 
-A file that is not there, or not yet one of Coatcheck's, is left as it is: the store would make it one.
+A file that is not there, or not yet one of Coatcheck's, is left as it is: the store would make it one. In one that is,
+the record that is written has the store sweep some of those that have expired, as every write does.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Final
 from coatcheck.doctor.findings import Finding, Report, Status
 from coatcheck.doctor.probe import check_latency, check_operations, time_reads
 from coatcheck.errors import StoreError
-from coatcheck.stores.sqlite import SyncSQLiteStore
+from coatcheck.stores.sqlite import _PRIMARY_CODE, SyncSQLiteStore
 
 _MEGABYTE: Final = 1_000_000
 _FREE_WARNING_MB: Final = 500
@@ -54,7 +55,7 @@ def _findings(file: Path) -> Iterator[Finding]:
     filesystem = filesystem_of(file.parent, _mounts())
     yield check_filesystem(filesystem)
     yield check_disk(shutil.disk_usage(_nearest(file.parent)).free)
-    if not file.is_file():
+    if not file.exists() or existing.status is Status.PROBLEM:
         return
     yield check_permissions(file)
     content = check_content(file)
@@ -74,7 +75,7 @@ def _findings(file: Path) -> Iterator[Finding]:
 
 
 def _explain(error: StoreError) -> tuple[str, str]:
-    return str(error), "Requests that have a session are answered by 503 while this lasts."
+    return str(error), _ANSWERED_503
 
 
 def _nearest(folder: Path) -> Path:
@@ -188,11 +189,18 @@ def check_content(file: Path) -> Finding:
             counted = "SELECT count(*), count(*) FILTER (WHERE expires_at_ms > ?) FROM coatcheck_sessions"
             rows, alive = database.execute(counted, (int(time.time() * 1000),)).fetchone()
     except sqlite3.Error as error:
-        return Finding("content", Status.PROBLEM, f"SQLite can't read it: {error}", _RESTORE)
+        return _unreadable("content", error)
     return Finding("content", Status.OK, f"{alive:,} records alive, {rows - alive:,} expired and not yet swept")
 
 
+_ANSWERED_503: Final = "Requests that have a session are answered by 503 while this lasts."
 _RESTORE: Final = "Restore the file or move it away, and a new one is made; its users have to log in again."
+
+
+def _unreadable(check: str, error: sqlite3.Error) -> Finding:
+    code = getattr(error, "sqlite_errorcode", 0) & _PRIMARY_CODE
+    is_damaged = code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+    return Finding(check, Status.PROBLEM, f"SQLite can't read it: {error}", _RESTORE if is_damaged else _ANSWERED_503)
 
 
 def check_damage(file: Path) -> Finding:
@@ -205,7 +213,7 @@ def check_damage(file: Path) -> Finding:
         with closing(_reading(file)) as database:
             (answer,) = database.execute("PRAGMA quick_check(1)").fetchone()
     except sqlite3.Error as error:
-        return Finding("damage", Status.PROBLEM, f"SQLite can't read it: {error}", _RESTORE)
+        return _unreadable("damage", error)
     if answer != "ok":
         return Finding("damage", Status.PROBLEM, " ".join(str(answer).split()), _RESTORE)
     return Finding("damage", Status.OK, "none found")
