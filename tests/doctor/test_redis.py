@@ -199,6 +199,18 @@ def test_keys_without_a_time_to_live_are_found_and_shown_harmlessly(server: Serv
     assert found.advice.isprintable()
 
 
+def test_sample_that_is_smaller_than_what_there_is_does_not_pass_for_all(server: Server, admin: redis.Redis) -> None:
+    for number in range(3):
+        admin.set(f"coatcheck:{number}", "x", ex=1000)
+    assert "the 2 looked at" in findings(server.url, sample=2)["keys"].finding
+    assert "all 3" in findings(server.url, sample=3)["keys"].finding
+
+
+def test_rights_in_the_advice_are_for_the_prefix_as_it_stands() -> None:
+    _, advice = access_by("redis://host", "a*b:").explain(redis.exceptions.NoPermissionError("No permissions"))
+    assert r" ~a\*b:* &a\*b:news " in advice
+
+
 def test_prefix_with_special_characters_stands_for_itself(server: Server, admin: redis.Redis) -> None:
     admin.set("axb:1", "x")
     found = findings(server.url, prefix="a*b:")

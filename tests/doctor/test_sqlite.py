@@ -128,9 +128,9 @@ def test_records_are_counted_alive_and_expired(file: Path) -> None:
 
 
 MOUNTS = """\
+tmpfs /home/me/fast\\040disk tmpfs rw 0 0
 /dev/sda1 / ext4 rw 0 0
 server:/home /home nfs4 rw 0 0
-tmpfs /home/me/fast\\040disk tmpfs rw 0 0
 /dev/sdb1 /home2 xfs rw 0 0
 """
 

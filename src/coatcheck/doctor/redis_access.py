@@ -95,7 +95,8 @@ class Access:
 
     def _explain_lack(self, what: str, command: str) -> tuple[str, str]:
         """Say what is not permitted, and how a user gets all the permissions that the store needs."""
-        keys, channel = commands.pattern(self.prefix), self.prefix + commands.CHANNEL
+        keys = commands.pattern(self.prefix)
+        channel = keys.removesuffix("*") + commands.CHANNEL
         rights = " ".join(f"+{each}" for each in dict.fromkeys((*NEEDED, command)) if each)
         advice = f"An administrator allows all that Coatcheck needs by: ACL SETUSER <user> ~{keys} &{channel} {rights}"
         return f"this user may not {what}", advice
