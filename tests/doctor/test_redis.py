@@ -176,6 +176,15 @@ def test_database_that_is_not_there_is_a_problem(server: Server) -> None:
     assert "DB index" in found["connection"].finding
 
 
+def test_user_who_may_not_choose_the_database_is_told_once_and_what_to_allow(
+    server: Server, admin: redis.Redis
+) -> None:
+    found = findings(url_of(server, add_user(admin, *NEEDED)).replace("/0?", "/1?"))
+    assert list(found) == ["connection"]
+    assert "SELECT" in found["connection"].finding
+    assert "+select" in found["connection"].advice
+
+
 def test_replica_is_a_problem_and_its_primary_is_not(server: Server, admin: redis.Redis) -> None:
     with Server(server._binary, "--replicaof", "127.0.0.1", str(server.port)) as replica:
         found = findings(replica.url)
