@@ -6,11 +6,13 @@ BIN := $(VENV)/bin
 DEMO_OPTIONS ?=
 FUZZ_SECONDS ?= 60
 FUZZ_TARGETS ?= gob cookie go_session token record
+SOAK_SECONDS ?= 600
+FAILURE_FIGURES := build/failure-figures.jsonl
 
-.PHONY: help setup demo test lint types unit format bench fuzz clean
+.PHONY: help setup demo test lint types unit format bench fuzz soak failure-report clean
 
 help:  ## List the targets
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 # Made again when what it is made from changes. Old pips don't know dependency groups, hence the upgrade.
 $(VENV)/.ready: pyproject.toml
@@ -47,6 +49,15 @@ bench: setup  ## Measure the core (see bench/README.md)
 fuzz: setup  ## Fuzz the decoders, FUZZ_SECONDS=60 each (FUZZ_TARGETS="gob cookie" chooses)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group fuzz
 	for target in $(FUZZ_TARGETS); do $(BIN)/python fuzz/run.py $$target $(FUZZ_SECONDS) || exit 1; done
+
+soak: setup  ## Ten minutes of traffic on a Redis that fails again and again (SOAK_SECONDS changes it)
+	SOAK_SECONDS=$(SOAK_SECONDS) $(BIN)/python tests/failure/soak.py
+
+failure-report: setup  ## Measure what the failures of Redis do, and write it into docs/redis-failures.md
+	@mkdir -p $(dir $(FAILURE_FIGURES)) && rm -f $(FAILURE_FIGURES)
+	COATCHECK_FAILURE_REPORT=$(FAILURE_FIGURES) $(BIN)/python -m pytest tests/failure
+	COATCHECK_FAILURE_REPORT=$(FAILURE_FIGURES) $(MAKE) soak
+	$(BIN)/python tests/failure/render_report.py $(FAILURE_FIGURES)
 
 clean:  ## Remove what setup made
 	rm -rf $(VENV)

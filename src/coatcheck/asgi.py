@@ -106,7 +106,7 @@ class SessionMiddleware:
 
     def _check_names(self, scope: Scope) -> None:
         """Refuse two middlewares that would write to the same place, here or in the browser."""
-        if isinstance(scope.get(self._name), Session):
+        if scope.get(self._name) is not None and isinstance(scope[self._name], Session):
             msg = f"Two session middlewares have the same name {self._name!r}; give one of them another"
             raise ConfigurationError(msg)
         claim_cookie(scope, self._sessions.config.cookie.full_name)
@@ -138,8 +138,13 @@ class _Exchange:
         if message["type"] in _STARTS and not self.has_started:
             await self._start(message)
         elif self.has_started:
-            await self._session.save()
+            await self._save()
         await self._send(message)
+
+    async def _save(self) -> None:
+        """Store what was changed after the headers left, which seldom is anything."""
+        if not self._session._work.settled:
+            await self._session.save()
 
     async def _start(self, message: Message) -> None:
         status = message.get("status", _SWITCHING_PROTOCOLS)
@@ -170,7 +175,7 @@ class _Exchange:
     async def finished(self, scope: Scope) -> StoreUnavailable | None:
         """The application returned: store what it did last. Gives the error for which it was answered by 503."""
         if self.has_started:
-            await self._session.save()
+            await self._save()
         elif self._store_error is not None:
             await self.failed()
             await _refuse(scope, self._send, self._sessions.lifecycle.cookie(self._session._work))

@@ -31,7 +31,7 @@ from coatcheck.record import AnyRecord, Login, Moved, Record, Values
 from coatcheck.session_info import SessionInfo, moment
 from coatcheck.token import Tokens, TokenSigner, VerifiedToken
 from coatcheck.users import Users, Watched, check_user_id, epoch_key, is_of_epoch, tag_of
-from coatcheck.working_copy import Patch, Standing, WorkingCopy, apply
+from coatcheck.working_copy import NO_CHANGES, Patch, Standing, WorkingCopy, apply
 
 _SKEW_MS: Final = 60_000
 _MAX_ATTEMPTS: Final = 3
@@ -208,19 +208,20 @@ class Lifecycle:
         """
         if work.destroyed:
             return self._end_and_commit(work)
-        if work.standing is Standing.NEW:
-            patch = work.patch()
-            return self._create(work, patch or work.empty_patch()) if patch or work.login_is_new else None
-        if work.standing is not Standing.STORED:
+        if work.standing is not Standing.STORED and work.standing is not Standing.NEW:
             return None
         patch = work.patch()
-        if patch:
+        if work.standing is Standing.NEW:
+            steps = self._create(work, patch or work.empty_patch()) if patch or work.login_is_new else None
+        elif work.predecessor is not None:
+            steps = self._renew(work, work.predecessor_key, patch or work.empty_patch())
+        elif patch or work.remember is not work.stored.remember:
             self.check_change_can_be_sent(work)
-        if work.predecessor is not None:
-            return self._renew(work, work.predecessor_key, patch or work.empty_patch())
-        if patch or work.remember is not work.stored.remember:
-            return self._update(work, patch or work.empty_patch())
-        return self._extend(work) if self._refresh_is_due(work) else None
+            steps = self._update(work, patch or work.empty_patch())
+        else:
+            steps = self._extend(work) if self._refresh_is_due(work) else None
+        work.settled = steps is None and patch is NO_CHANGES
+        return steps
 
     def check_change_can_be_sent(self, work: WorkingCopy) -> None:
         """Raise ResponseStarted when a change of the session needs a cookie, and the headers have left."""
@@ -605,7 +606,8 @@ class Lifecycle:
             # Rounded up, because Max-Age=0 would delete the cookie that it sets.
             max_age_s = -(-self.keeper.time_left_ms(work.stored.created_at_ms) // 1000) if persistent else None
             return self._cookies.issue(self.token(work), max_age_s)
-        if work.cookie_is_stale:
+        # Until its session has ended in the store, the client needs the cookie to try the logout again.
+        if work.cookie_is_stale and not work.destroyed:
             work.cookie_is_stale = False
             return self._cookies.clear
         return None

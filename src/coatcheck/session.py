@@ -305,6 +305,7 @@ class BaseSession(MutableMapping[str, Any]):
         if work.standing is Standing.UNLOADED:
             self._load_now()
         work.accessed = True
+        work.settled = False
         return work
 
     def _write(self) -> WorkingCopy:

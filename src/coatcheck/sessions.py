@@ -78,7 +78,9 @@ class Session(BaseSession):
             StoreUnavailable: the store can't be reached.
         """
         if self._work.standing is Standing.UNLOADED:
-            await self._sessions.run(self._lifecycle.load(self._work), self._work)
+            await drive(self._lifecycle.load(self._work), self._sessions.store)
+            if self._work.noted:
+                await self._sessions._tell(self._work)
 
     async def refresh(self) -> None:
         """Take in what other requests have changed since this one read the session; keep its own changes.

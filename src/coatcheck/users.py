@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import sha256
 from typing import Final, TypeAlias, cast
 
@@ -55,6 +56,7 @@ def check_user_id(user_id: object) -> str:
     return user_id
 
 
+@lru_cache(maxsize=4096)  # it is made for every request of somebody who is logged in, and requests come in bursts
 def user_tag(user_id: str) -> bytes:
     """Give what stands for a user in tokens and store keys."""
     return sha256(b"coatcheck user\x00" + user_id.encode()).digest()[:USER_TAG_BYTES]
@@ -290,6 +292,8 @@ class Users:
 
     def epoch_in(self, tag: bytes, data: bytes | None) -> int:
         """Read an epoch that was loaded together with a session. One that can't be read ends the sessions so far."""
+        if data is None:  # as for most users
+            return 0
         try:
             _, found = self._keeper.current(epoch_key(tag), data)
         except (UndecodableRecord, ForeignRecord) as error:

@@ -119,8 +119,9 @@ def apply(patch: Changes, base: Mapping[str, Raw]) -> Values:
     return merged
 
 
-_NO_CHANGES: Final = Patch(None)
-"""The patch of most requests. Made once, so it knows of no request: what stores something needs its own."""
+NO_CHANGES: Final = Patch(None)
+"""The patch of most requests: nothing that can change was handed out. Made once, so it knows of no request: what stores
+something needs its own."""
 
 
 class WorkingCopy:
@@ -150,6 +151,8 @@ class WorkingCopy:
     destroyed: tuple[str, ...] = ()
     """Store keys of sessions to end."""
     accessed = False
+    settled = False
+    """There was nothing to commit when that was last looked at, and nobody has used the session since."""
     busy: AbstractAsyncContextManager[None] | None = None
     """Held by the task that is at work on it in the store, once there was one."""
     closed = False
@@ -467,7 +470,7 @@ class WorkingCopy:
         Raises UnsupportedValue when a value that was handed out now holds something that can't be stored.
         """
         if not self._changes and values.IMMUTABLE.issuperset(map(type, self._live.values())):
-            return _NO_CHANGES
+            return NO_CHANGES
         patch = self.empty_patch()
         for key in [*self._live, *(key for key in self._changes if key not in self._live)]:
             change = self._change_so_far(key)

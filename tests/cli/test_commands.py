@@ -2,45 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
 from base64 import urlsafe_b64decode
-from pathlib import Path
 
 import pytest
+from command_line import ENVIRONMENT, run, without
 
 import coatcheck
 from coatcheck import SyncSessions
 
-_ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("COATCHECK_")} | {
-    "PYTHONPATH": str(Path(coatcheck.__file__).parents[1]),
-    "COLUMNS": "100",
-    "NO_COLOR": "1",
-}
-
 ONE_LINER = "secrets.token_urlsafe(32)"
-
-
-def run(*arguments: str, before: str = "") -> subprocess.CompletedProcess[str]:
-    """Run the command, after `before` in the same Python."""
-    program = f"{before}\nimport sys; from coatcheck.cli import main; sys.argv = {['coatcheck', *arguments]!r}; main()"
-    return subprocess.run(
-        [sys.executable, "-c", program], env=_ENVIRONMENT, capture_output=True, text=True, timeout=60, check=False
-    )
-
-
-def without(*modules: str) -> str:
-    """Give the Python that makes these modules look as if they were not installed."""
-    return (
-        "import sys\n"
-        "class Hide:\n"
-        "    def find_spec(self, name, path=None, target=None):\n"
-        f"        if name.partition('.')[0] in {modules!r}:\n"
-        "            raise ModuleNotFoundError(f'No module named {name!r}', name=name)\n"
-        "sys.meta_path.insert(0, Hide())"
-    )
 
 
 def test_keygen_prints_the_key_and_nothing_else() -> None:
@@ -69,7 +42,7 @@ def test_version_names_coatcheck_and_python() -> None:
     assert result.stdout.startswith(f"coatcheck {coatcheck.__version__} (Python 3.")
 
 
-@pytest.mark.parametrize("command", ["demo", "keygen", "version"])
+@pytest.mark.parametrize("command", ["demo", "doctor", "keygen", "version"])
 def test_help_explains_every_command_with_examples(command: str) -> None:
     result = run(command, "--help")
     assert result.returncode == 0
@@ -85,7 +58,7 @@ def test_help_of_demo_names_options_stores_and_the_variable() -> None:
 
 def test_command_without_arguments_says_what_there_is() -> None:
     result = run()
-    assert all(word in result.stdout + result.stderr for word in ("demo", "keygen", "version"))
+    assert all(word in result.stdout + result.stderr for word in ("demo", "doctor", "keygen", "version"))
 
 
 @pytest.mark.parametrize(
@@ -130,6 +103,6 @@ def test_keygen_and_version_do_not_need_the_demos_packages() -> None:
 
 def test_module_runs_like_the_command() -> None:
     result = subprocess.run(
-        [sys.executable, "-m", "coatcheck", "version"], env=_ENVIRONMENT, capture_output=True, text=True, check=True
+        [sys.executable, "-m", "coatcheck", "version"], env=ENVIRONMENT, capture_output=True, text=True, check=True
     )
     assert result.stdout == run("version").stdout

@@ -12,6 +12,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 import redis
+from clusters import Cluster
 from faces import KEY, Face, Kind
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -32,7 +33,7 @@ from coatcheck.interop._go_sessions import GoSessions
 from coatcheck.interop.gob import GobInt, GobList
 from coatcheck.interop.gorilla import SecureCookie
 from coatcheck.interop.redistore import RedistoreStore, SyncRedistoreStore
-from coatcheck.record import Login, Record
+from coatcheck.record import Login, Moved, Record
 from coatcheck.stores.protocol import AsyncStore, Outcome, SyncStore
 from coatcheck.testing import ManualClock, StoreContract
 
@@ -356,6 +357,58 @@ def test_a_write_that_was_sent_twice_is_known_by_its_revision(kind: Kind, gob_sh
     assert gob_shop.keys == []
 
 
+@pytest.mark.parametrize("rival", ["a value of Go's", "a renewal", "a logout"])
+def test_what_happens_between_the_two_commands_of_an_update_is_seen(shop: Shop, rival: str) -> None:
+    face = shop.face()
+    session = face.request(face.new(n=1))
+    store, key, revision = face.sessions.store, session.handle, session._work.revision
+    record = records.encode(key, b"revisn-2", Record(1, 1, 1, None, None, gob_values(n=2)))
+    moved = records.encode(key, b"revisn-3", Moved("", 1 << 60, 0))
+    steps = store._layout.update(key, revision, record, HOUR_MS)
+    go_key = shop.key
+    answer = face.run(asked(store, next(steps)))
+    if rival == "a value of Go's":
+        shop.save_as_go(n=5.0)
+    elif rival == "a renewal":
+        before = shop.data(go_key)
+        assert face.run(store.update(key, revision, moved, HOUR_MS)) is Outcome.DONE
+        shop.database.set(go_key, before, ex=1_000)  # Go's late request
+    else:
+        face.run(store.delete(key))
+    answer = face.run(asked(store, steps.send(answer)))
+    with pytest.raises(StopIteration) as stop:
+        steps.send(answer)
+    result = stop.value.value
+    if rival == "a value of Go's":
+        assert isinstance(records.decode(key, result)[1], Record)
+        assert shop.values == {"n": 5.0}
+    elif rival == "a renewal":
+        assert result == moved
+        assert shop.values == {"n": 1}
+    else:
+        assert result is Outcome.GONE
+        assert shop.keys == []
+
+
+def asked(store: Any, command: Any) -> Any:
+    """Ask Redis, as the store's driver does."""
+
+    async def ask() -> Any:
+        return await store._here().ask(command)
+
+    return ask() if isinstance(store, RedistoreStore) else store._here().ask(command)
+
+
+def test_a_session_that_is_ended_before_it_is_stored_is_not_stored(shop: Shop) -> None:
+    face = shop.face()
+    session = face.request()
+    session["a"] = 1
+    face.run(face.sessions.revoke(session.handle))
+    face.respond(session)
+    assert session.has_ended
+    assert [key for key in shop.keys if key.startswith(b"session_")] == []
+
+
 # --- logins, renewals, users ------------------------------------------------------------------------------------------
 
 
@@ -397,9 +450,9 @@ def test_an_id_that_go_brings_back_stays_dead_while_it_is_known_to_have_moved(sh
     shop.save_as_go(old_key, cart="planted")
     assert face.stored(token) is None
     assert face.stored(session.token) == {"cart": "A-1"}
-    # Its end ends what has moved, and what Go has brought back.
+    # Its end ends what has moved, and what Go has brought back, and leaves no trace.
     assert face.run(face.sessions.revoke(handle_of(old_key)))
-    assert [key for key in shop.keys if key.startswith(b"session_")] == []
+    assert [key for key in shop.keys if b"session_" in key] == []
 
 
 def handle_of(key: bytes) -> str:
@@ -499,6 +552,16 @@ def test_the_lifetime_of_a_session_of_gos_runs_from_its_first_use_on_python(shop
     assert face.stored(token) == {"user": "alice"}
     clock.advance(timedelta(minutes=2))
     assert face.stored(token) is None
+
+
+def test_use_extends_a_session(shop: Shop) -> None:
+    face = shop.face(refresh_after=0.0)
+    token = face.new(user="alice")
+    shop.database.expire(shop.key, 1_000)
+    session = face.request(token)
+    assert session["user"] == "alice"
+    assert face.respond(session) is not None
+    assert MONTH.total_seconds() - 60 < shop.database.ttl(shop.key)
 
 
 def test_a_request_that_only_reads_writes_nothing_and_sets_no_cookie(gob_shop: Shop) -> None:
@@ -772,3 +835,21 @@ class TestRedistoreStore(_OnServer):
 class TestSyncRedistoreStore(_OnServer):
     def make_store(self) -> SyncStore:
         return SyncRedistoreStore(self._server.url, key_pairs=[HASH_KEY])
+
+
+# --- a Cluster --------------------------------------------------------------------------------------------------------
+
+
+def test_in_a_cluster_a_session_and_its_trace_are_on_one_node(kind: Kind) -> None:
+    """Redistore itself knows no Cluster; what stands in front of one may do that for it."""
+    with Cluster() as cluster:
+        store = (RedistoreStore if kind == "async" else SyncRedistoreStore)(cluster.url, key_pairs=[HASH_KEY])
+        face = Face(kind, store, secret_keys=None)
+        for number in range(9):
+            session = face.request(face.new(n=number))
+            session.login("alice")
+            face.respond(session)
+            assert face.stored(session.token) == {"n": number}
+        assert len(face.run(face.sessions.for_user("alice"))) == 9
+        assert face.run(face.sessions.revoke_all()) == 9
+        Face.close_all()

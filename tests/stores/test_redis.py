@@ -186,25 +186,44 @@ def test_an_answer_left_over_on_a_connection_is_not_taken_for_the_next(
     server: Server, raw: redis.Redis, left_over: tuple[str, ...]
 ) -> None:
     """The fault behind CVE-2023-28858: a command whose answer nobody read."""
-    client = redis.Redis(port=server.port, single_connection_client=True)
-    sessions = SyncSessions(SyncRedisStore(client), secret_keys=[SECRET_KEY])
-    tokens, handles = [], []
-    for user in ("alice", "bob"):
-        with sessions.open() as session:
-            session["user"] = user
-            tokens.append(session.token)
-            handles.append(session.handle)
 
-    def user_of_alice() -> str:
-        with sessions.open(tokens[0]) as session:
-            return str(session["user"])
+    async def run() -> None:
+        client = redis.asyncio.Redis(port=server.port)
+        sessions = Sessions(RedisStore(client), secret_keys=[SECRET_KEY])
+        tokens, handles = [], []
+        for user in ("alice", "bob"):
+            async with sessions.open() as session:
+                session["user"] = user
+                tokens.append(session.token)
+                handles.append(session.handle)
 
-    assert client.connection is not None
-    client.connection.send_command(*(part.format(handles[1]) for part in left_over))  # type: ignore[no-untyped-call]
-    if left_over[0] == "MGET":
-        assert user_of_alice() == "alice"
-    else:
-        with pytest.raises(StoreUnavailable, match="connections were closed"):
-            user_of_alice()
-    assert user_of_alice() == "alice"
+        async def user_of_alice() -> str:
+            async with sessions.open(tokens[0]) as session:
+                return str(session["user"])
+
+        for connection in client.connection_pool._in_use_connections:
+            await connection.send_command(*(part.format(handles[1]) for part in left_over))
+        if left_over[0] == "MGET":
+            assert await user_of_alice() == "alice"
+        else:
+            with pytest.raises(StoreUnavailable, match="connections were closed"):
+                await user_of_alice()
+        assert await user_of_alice() == "alice"
+        await sessions.close()
+        await client.aclose()
+
+    asyncio.run(run())
+
+
+def test_an_answer_left_over_in_a_pool_is_not_taken_for_the_next(server: Server, raw: redis.Redis) -> None:
+    """The same for threads, whose connections come from the client's pool for every command."""
+    client = redis.Redis(port=server.port)
+    store = SyncRedisStore(client)
+    store.create(KEY, RECORD, HOUR_MS)
+    connection = client.connection_pool.get_connection()
+    connection.send_command("GET", "coatcheck:another")  # type: ignore[no-untyped-call]
+    client.connection_pool.release(connection)
+    with pytest.raises(StoreUnavailable, match="connections were closed"):
+        store.load(KEY)
+    assert store.load(KEY) == [RECORD]
     client.close()

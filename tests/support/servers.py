@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import socket
 import subprocess
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Self
@@ -30,29 +32,34 @@ def server_binaries() -> dict[str, str]:
 
 
 class Server:
-    """One server process, started on entry and ended on exit."""
+    """One server process, started on entry and ended on exit. What it keeps in its folder outlives a restart."""
 
-    def __init__(self, binary: str, *options: str) -> None:
+    def __init__(self, binary: str, *options: str, arguments: Sequence[str] = ()) -> None:
+        """Options are added to those that every server gets; arguments come before them, such as a settings file."""
         self._folder = TemporaryDirectory(prefix="coatcheck-test-")
+        self.folder = Path(self._folder.name)
         self._binary = binary
+        self._arguments = arguments
         self._options = options
         self.port = free_port()
+        self.address = f"127.0.0.1:{self.port}"
         # Patient, so that a machine that is busy with other things fails no test.
-        self.url = f"redis://127.0.0.1:{self.port}/0?socket_timeout=30&socket_connect_timeout=30"
+        self.url = f"redis://{self.address}/0?socket_timeout=30&socket_connect_timeout=30"
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        log = Path(self._folder.name) / "log"
+        """Start it, on the same port and with the same data every time, and wait until it serves."""
+        log = self.folder / "log"
         with log.open("ab") as output:
             self._process = subprocess.Popen(
                 [
-                    self._binary, "--port", str(self.port), "--bind", "127.0.0.1", "--dir", self._folder.name,
-                    "--save", "", *self._options,
+                    self._binary, *self._arguments, "--port", str(self.port), "--bind", "127.0.0.1",
+                    "--dir", self._folder.name, "--save", "", *self._options,
                 ],
                 stdin=subprocess.DEVNULL, stdout=output, stderr=output,
             )  # fmt: skip
         deadline = time.monotonic() + 30
-        with redis.Redis(port=self.port) as client:
+        with self.client() as client:
             while True:
                 try:
                     client.ping()
@@ -63,12 +70,28 @@ class Server:
                 else:
                     return
 
+    def client(self) -> redis.Redis:
+        """Give a client for the test's own commands."""
+        return redis.Redis(port=self.port, decode_responses=True, socket_timeout=30)
+
     def stop(self) -> None:
         """End the process at once, as a crash would."""
         if self._process is not None:
-            self._process.kill()
+            self._process.kill()  # which also ends one that is paused
             self._process.wait()
             self._process = None
+
+    def pause(self) -> None:
+        """Let it hang: its connections stay open, and nothing is answered."""
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it go on where it was."""
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: signal.Signals) -> None:
+        assert self._process is not None, "the server is not running"
+        self._process.send_signal(number)
 
     def __enter__(self) -> Self:
         try:
@@ -81,3 +104,18 @@ class Server:
     def __exit__(self, *_: object) -> None:
         self.stop()
         self._folder.cleanup()
+
+
+def wait_until(condition: Callable[[], object], what: str, seconds: float = 30) -> None:
+    """Wait until a condition holds. A server that can't be asked yet is asked again."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            if condition():
+                return
+        except redis.RedisError:
+            pass
+        if time.monotonic() > deadline:
+            msg = f"{what}: not so after {seconds} s"
+            raise TimeoutError(msg)
+        time.sleep(0.02)

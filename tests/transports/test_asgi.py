@@ -431,6 +431,22 @@ async def test_an_application_that_swallows_the_error_still_answers_503(site: Si
     assert (await site.get(handler)).status == 503
 
 
+async def test_a_logout_that_the_store_could_not_do_leaves_the_cookie_to_try_again(site: Site) -> None:
+    await site.log_in()
+    site.store.fails.add("delete")
+
+    async def handler(session: Session, exchange: Exchange) -> None:
+        session.destroy()
+        await exchange.respond()
+
+    exchange = await site.get(handler)
+    assert (exchange.status, exchange.set_cookie) == (503, None)
+    site.store.fails.clear()
+    exchange = await site.get(handler)
+    assert exchange.status == 200
+    assert "Max-Age=0" in (exchange.set_cookie or "")
+
+
 async def test_a_logout_holds_when_the_store_fails_elsewhere_in_the_request(site: Site) -> None:
     await site.log_in()
     cookie = site.cookie

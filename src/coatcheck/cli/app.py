@@ -7,6 +7,7 @@ from typing import Annotated, Final
 import typer
 
 from coatcheck.cli.demo import demo
+from coatcheck.cli.doctor import doctor
 from coatcheck.cli.keygen import keygen
 from coatcheck.cli.version import version
 
@@ -37,5 +38,5 @@ def options(
     """Server-side sessions for Python web applications."""
 
 
-for command in (demo, keygen, version):
+for command in (demo, doctor, keygen, version):
     app.command()(command)

@@ -16,15 +16,14 @@ What this can't promise, because Go's programs overwrite whatever is there, is i
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import time
 from base64 import b32decode, b32encode
-from collections.abc import AsyncIterator, Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import suppress
 from datetime import timedelta
-from importlib.resources import files
-from operator import methodcaller
-from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
+from typing import Any, Final, Literal, NamedTuple, TypeAlias, TypeVar, Unpack
 
 import redis
 import redis.asyncio
@@ -36,26 +35,37 @@ from coatcheck.interop._go_sessions import GoSession, GoSessions, SerializerName
 from coatcheck.interop.gorilla import SecureCookie
 from coatcheck.record import Record
 from coatcheck.stores.protocol import Outcome, WriteResult
-from coatcheck.stores.redis import RedisStore, SyncRedisStore, commands
+from coatcheck.stores.redis import RedisStore, SyncRedisStore
+from coatcheck.stores.redis.commands import Command, Commands, MixedUpAnswers, Script, run_script
+from coatcheck.stores.redis.commands import records as records_of
+from coatcheck.stores.redis.connections import RedisOptions
 from coatcheck.token import FOREIGN_STORE_KEY_DIGITS, SessionID, VerifiedToken
 
 T = TypeVar("T")
 
 _ID_BYTES: Final = 32
 _ID_CHARACTERS: Final = 52
+DEFAULT_MAX_AGE: Final = timedelta(days=30)
+DEFAULT_MAX_LENGTH: Final = 4096
+"""Both are redistore's."""
+
 _SESSION, _MOVED = 1, 2
 """The places of the two keys that an ID has in Redis."""
 
 
-class Command(NamedTuple):
-    """What is sent to Redis, and what reads the answer."""
+class Scan(NamedTuple):
+    """What `servers.scan` is asked for."""
 
-    arguments: tuple[Any, ...]
-    read: Callable[[Any], Any]
+    commands: Commands
+    cursor: str
+    limit: int
 
 
-Steps: TypeAlias = Generator[Command, Any, T]
-"""A store's method at work: yields commands, is sent what they gave, returns a T."""
+Question: TypeAlias = Command[Any] | list[Command[Any]] | Scan
+"""A command, several of which none waits for the others, or a scan."""
+
+Steps: TypeAlias = Generator[Question, Any, T]
+"""A store's method at work: yields what to ask Redis, is sent the answers, returns a T."""
 
 
 # --- IDs and cookies ----------------------------------------------------------------------------------------------
@@ -127,34 +137,34 @@ class RedistoreTokens:
 # --- what is sent to Redis ----------------------------------------------------------------------------------------
 
 
-class _Script:
-    """A Lua script of this package."""
-
-    def __init__(self, name: str) -> None:
-        self._source = (files("coatcheck.interop") / "scripts" / f"{name}.lua").read_text("utf-8")
-
-    def run(self, keys: Sequence[str], *arguments: Any, read: Callable[[Any], Any]) -> Command:
-        """Give the command that runs it."""
-        return Command(("EVAL", self._source, len(keys), *keys, *arguments), read)
+def _script(name: str) -> Script:
+    return Script(f"{name}.lua", "coatcheck.interop")
 
 
-_CREATE: Final = _Script("create")
-_UPDATE: Final = _Script("update")
-_TOUCH: Final = _Script("touch")
-_DELETE: Final = _Script("delete")
-_TIME_LEFT: Final = _Script("time_left")
+_CREATE: Final = _script("create")
+_UPDATE: Final = _script("update")
+_TOUCH: Final = _script("touch")
+_DELETE: Final = _script("delete")
 
-_read_pair: Final = commands.records(2)
+Pair: TypeAlias = tuple[bytes | None, bytes | None]
+"""What is there under both keys of an ID."""
 
 
-def _read_was_stored(reply: Any) -> bool:
+def _pair(reply: Any) -> Pair:
+    if not isinstance(reply, list) or len(reply) != len(("session", "moved")):
+        raise MixedUpAnswers
+    session, moved = records_of(reply)
+    return session, moved
+
+
+def _was_created(reply: Any) -> bool:
     if reply not in (0, 1):
-        raise commands.MixedUpAnswers
+        raise MixedUpAnswers
     return bool(reply)
 
 
-def _read_update(reply: Any) -> Any:
-    return Outcome.DONE if reply == 1 else _read_pair(reply)
+def _update_result(reply: Any) -> Pair | Literal[Outcome.DONE]:
+    return Outcome.DONE if reply == 1 else _pair(reply)
 
 
 def _is_session(key: str) -> bool:
@@ -177,8 +187,8 @@ class _Layout:
         flash_categories: Iterable[str],
         clock: Callable[[], float],
     ) -> None:
-        self._key_prefix = commands.check_prefix(key_prefix)
-        self._prefix = commands.check_prefix(prefix)
+        self._gos = Commands(key_prefix)
+        self._own = Commands(prefix)
         if key_prefix.startswith(prefix) or prefix.startswith(key_prefix):
             msg = f"prefix: expected one that sets Coatcheck's keys apart from Go's ({key_prefix!r}), got {prefix!r}"
             raise ConfigurationError(msg)
@@ -199,21 +209,29 @@ class _Layout:
         return SecureCookie(self._key_pairs, max_age=int(self._max_age.total_seconds()), clock=clock)
 
     def _keys(self, store_key: str) -> tuple[str, ...]:
-        """Give the keys in Redis of what has this store key: a session's are Go's, and that of what has moved."""
-        own = self._prefix + store_key
-        return (self._key_prefix + _text_of(store_key), own) if _is_session(store_key) else (own,)
+        """Give the keys in Redis of what has this store key: a session's are Go's, and that of what has moved.
+
+        The braces keep both in one slot of a Cluster.
+        """
+        if not _is_session(store_key):
+            return (self._own.prefix + store_key,)
+        of_go = self._gos.prefix + _text_of(store_key)
+        return of_go, f"{self._own.prefix}{{{of_go}}}"
+
+    def _load(self, names: tuple[str, ...]) -> Command[list[bytes | None]]:
+        return Command(names[0], (), records_of, is_repeatable=True, names=names)
 
     # --- the methods of a store -----------------------------------------------------------------------------------
 
     def load(self, *store_keys: str) -> Steps[list[bytes | None]]:
-        names = [name for key in store_keys for name in self._keys(key)]
-        replies = iter((yield Command(("MGET", *names), commands.records(len(names)))))
+        if not store_keys:
+            return []
+        replies = iter((yield self._load(tuple(name for key in store_keys for name in self._keys(key)))))
         found: list[bytes | None] = []
         of_go_alone: dict[int, GoSession] = {}
         for position, key in enumerate(store_keys):
             data = next(replies) if _is_session(key) else None
-            own = next(replies)
-            seen = self._look(data, own)
+            seen = self._look((data, next(replies)))
             if isinstance(seen, GoSession) and not seen.is_known:
                 of_go_alone[position] = seen
             found.append(self._native(key, seen) if isinstance(seen, GoSession) else seen)
@@ -225,8 +243,7 @@ class _Layout:
         self, found: list[bytes | None], store_keys: Sequence[str], of_go_alone: dict[int, GoSession]
     ) -> Steps[None]:
         """Say of sessions that only Go has written that they began when Go last saved them."""
-        names = [self._keys(store_keys[position])[0] for position in of_go_alone]
-        times_left = yield _TIME_LEFT.run(names, read=commands.times_left)
+        times_left = yield [self._gos.time_left(_text_of(store_keys[position])) for position in of_go_alone]
         for (position, session), left_ms in zip(of_go_alone.items(), times_left, strict=True):
             found[position] = self._native(store_keys[position], session, left_ms)
 
@@ -234,23 +251,24 @@ class _Layout:
         place, data = self._stored(store_key, record)
         session, moved = self._keys(store_key)
         keys = (session, moved) if place == _SESSION else (moved, session)
-        created: bool = yield _CREATE.run(keys, data, ttl_ms, read=_read_was_stored)
+        created: bool = yield run_script(_CREATE, keys, data, ttl_ms, read=_was_created)
         return created
 
     def update(self, store_key: str, revision: bytes, record: bytes, ttl_ms: int) -> Steps[WriteResult]:
         """Replace a session that has this revision, which its bytes tell. So they are read, and then compared whole."""
         keys = self._keys(store_key)
-        data, moved = yield Command(("MGET", *keys), _read_pair)
-        seen = self._look(data, moved)
+        there: Pair = _pair((yield self._load(keys)))
+        seen = self._look(there)
         if not isinstance(seen, GoSession) or seen.revision != revision:
-            return self._newer(store_key, data, moved)
+            return self._newer(store_key, there)
         place, new_data = self._stored(store_key, record, seen)
-        reply = yield _UPDATE.run(keys, data, place, new_data, ttl_ms, read=_read_update)
-        return Outcome.DONE if reply is Outcome.DONE else self._newer(store_key, *reply)
+        data = there[0] or b""
+        result = yield run_script(_UPDATE, keys, data, place, new_data, ttl_ms, read=_update_result)
+        return Outcome.DONE if result is Outcome.DONE else self._newer(store_key, result)
 
     def touch(self, store_key: str, ttl_ms: int) -> Steps[bytes | None]:
-        data, moved = yield _TOUCH.run(self._keys(store_key), ttl_ms, read=_read_pair)
-        seen = self._look(data, moved)
+        there: Pair = yield run_script(_TOUCH, self._keys(store_key), ttl_ms, read=_pair, is_repeatable=True)
+        seen = self._look(there)
         if not isinstance(seen, GoSession):
             return seen
         found = self._native(store_key, seen)
@@ -261,44 +279,45 @@ class _Layout:
         return found
 
     def delete(self, store_key: str) -> Steps[bytes | None]:
-        data, moved = yield _DELETE.run(self._keys(store_key), read=_read_pair)
-        return self._found(store_key, data, moved)
+        return self._found(store_key, (yield run_script(_DELETE, self._keys(store_key), read=_pair)))
 
     def time_left(self, *store_keys: str) -> Steps[list[int | None]]:
-        names = [name for key in store_keys for name in self._keys(key)]
-        replies = iter((yield _TIME_LEFT.run(names, read=commands.times_left)))
-        left: list[int | None] = []
-        for key in store_keys:
-            of_session = next(replies) if _is_session(key) else None
-            own = next(replies)
-            left.append(of_session if own is None else own)
-        return left
+        gos = [key for key in store_keys if _is_session(key)]
+        own = [self._keys(key)[-1].removeprefix(self._own.prefix) for key in store_keys]
+        asked = [*(self._gos.time_left(_text_of(key)) for key in gos), *map(self._own.time_left, own)]
+        left = (yield asked) if asked else []
+        of_go = dict(zip(gos, left[: len(gos)], strict=True))
+        return [
+            of_go.get(key) if of_own is None else of_own
+            for key, of_own in zip(store_keys, left[len(gos) :], strict=True)
+        ]
 
     def scan(self, cursor: str, limit: int) -> Steps[tuple[list[str], str]]:
         """Give what is under Go's prefix, then what is under Coatcheck's own."""
-        place, _, position = (cursor or "go:0").partition(":")
+        place, _, position = (cursor or "go:").partition(":")
         found: list[str] = []
         if place == "go":
-            names, next_position = yield self._scan_for(self._key_prefix, position, limit)
+            names, following = yield Scan(self._gos, position, limit)
             found = [secret.hex() for secret in map(_secret_of, names) if secret is not None]
-            if next_position:
-                return found, f"go:{next_position}"
-            position = "0"
-        names, next_position = yield self._scan_for(self._prefix, position, limit)
-        return found + names, f"own:{next_position}" if next_position else ""
+            if following:
+                return found, f"go:{following}"
+            position = ""
+        names, following = yield Scan(self._own, position, limit)
+        return found + [self._store_key_of(name) for name in names], f"own:{following}" if following else ""
 
-    @staticmethod
-    def _scan_for(prefix: str, position: str, limit: int) -> Command:
-        pattern = commands.pattern(prefix)
-        return Command(("SCAN", position, "MATCH", pattern, "COUNT", limit), commands.scanned(prefix))
+    def _store_key_of(self, name: str) -> str:
+        """Give the store key of what is under Coatcheck's prefix and this name."""
+        secret = _secret_of(name[1:-1].removeprefix(self._gos.prefix))
+        return name if secret is None else secret.hex()
 
     # --- translation ----------------------------------------------------------------------------------------------
 
-    def _look(self, data: bytes | None, moved: bytes | None) -> GoSession | bytes | None:
+    def _look(self, there: Pair) -> GoSession | bytes | None:
         """Read what is there under both keys of an ID. That the session has moved counts more than what Go keeps.
 
         Gives what is handed over as it is, unless it is a session.
         """
+        data, moved = there
         if moved is not None or data is None:
             return moved
         try:
@@ -316,12 +335,12 @@ class _Layout:
             record = Record(began_ms, began_ms, began_ms, None, None, record.values)
         return records.encode(store_key, session.revision, record)
 
-    def _found(self, store_key: str, data: bytes | None, moved: bytes | None) -> bytes | None:
-        seen = self._look(data, moved)
+    def _found(self, store_key: str, there: Pair) -> bytes | None:
+        seen = self._look(there)
         return self._native(store_key, seen) if isinstance(seen, GoSession) else seen
 
-    def _newer(self, store_key: str, data: bytes | None, moved: bytes | None) -> WriteResult:
-        found = self._found(store_key, data, moved)
+    def _newer(self, store_key: str, there: Pair) -> WriteResult:
+        found = self._found(store_key, there)
         return Outcome.GONE if found is None else found
 
     def _stored(self, store_key: str, data: bytes, replacing: GoSession | None = None) -> tuple[int, bytes]:
@@ -335,66 +354,55 @@ class _Layout:
 # --- the stores ---------------------------------------------------------------------------------------------------
 
 
-class _Shared:
-    """What both stores have in common: the settings. See `RedistoreStore`."""
-
-    def __init__(  # noqa: PLR0913 (they are the settings)
-        self,
-        redis: str | redis.Redis | redis.asyncio.Redis,
-        *,
-        key_pairs: Sequence[bytes | None],
-        max_age: timedelta = timedelta(days=30),
-        serializer: SerializerName = "gob",
-        key_prefix: str = "session_",
-        prefix: str = commands.DEFAULT_PREFIX,
-        max_length: int = 4096,
-        flash_categories: Iterable[str] = (),
-        clock: Callable[[], float] = time.time,
-    ) -> None:
-        self._layout = _Layout(
-            key_pairs=key_pairs,
-            max_age=max_age,
-            serializer=serializer,
-            key_prefix=key_prefix,
-            prefix=prefix,
-            max_length=max_length,
-            flash_categories=flash_categories,
-            clock=clock,
-        )
-        self._connect(redis, prefix)
-
-    def tokens(self, config: SessionConfig) -> RedistoreTokens:
-        """See `HasTokens.tokens`."""
-        return self._layout.tokens(config)
-
-    def _connect(self, redis: Any, prefix: str) -> None:
-        raise NotImplementedError
-
-
-class RedistoreStore(_Shared):
+class RedistoreStore(RedisStore):
     """Shares its sessions with Go programs that use gorilla/sessions and redistore. For `Sessions`.
 
     Args:
-        redis: a URL, or a `redis.asyncio.Redis` of the application's own; see `RedisStore`. Not a cluster: redistore
-            knows none.
+        redis: a URL or a client of the application's own; see `RedisStore`.
         key_pairs: the `[]byte` keys of `NewRediStore`, in order; see `SecureCookie`.
         max_age: Go's `Options.MaxAge`: how long Redis keeps what Go has saved, and how old a cookie may be. Where
             that is 0, Go's `DefaultMaxAge`.
         serializer: "gob" (Go's default) or "json" (`JSONSerializer`).
         key_prefix: Go's `SetKeyPrefix`.
-        prefix: what the keys of Coatcheck's own begin with.
         max_length: Go's `SetMaxLength`: the bytes that a session may have; 0 for no limit.
         flash_categories: the keys that the Go program gives to `AddFlash` and `Flashes`, if it gives any. They are
             the categories of `session.flash` here; messages without one are Go's messages without a key.
         clock: gives the time in seconds since the epoch. For tests.
+        options: as for `RedisStore`. `prefix` is what the keys of Coatcheck's own begin with.
 
     Raises:
         ConfigurationError: an argument can't work.
         MissingExtra: there is a block key, and the `cryptography` package is not installed.
     """
 
-    def _connect(self, redis: Any, prefix: str) -> None:
-        self._own = RedisStore(redis, prefix=prefix)
+    def __init__(  # noqa: PLR0913 (they are the settings)
+        self,
+        redis: str | redis.asyncio.Redis | redis.asyncio.RedisCluster,
+        *,
+        key_pairs: Sequence[bytes | None],
+        max_age: timedelta = DEFAULT_MAX_AGE,
+        serializer: SerializerName = "gob",
+        key_prefix: str = "session_",
+        max_length: int = DEFAULT_MAX_LENGTH,
+        flash_categories: Iterable[str] = (),
+        clock: Callable[[], float] = time.time,
+        **options: Unpack[RedisOptions],
+    ) -> None:
+        super().__init__(redis, **options)
+        self._layout = _Layout(
+            key_pairs=key_pairs,
+            max_age=max_age,
+            serializer=serializer,
+            key_prefix=key_prefix,
+            prefix=self._commands.prefix,
+            max_length=max_length,
+            flash_categories=flash_categories,
+            clock=clock,
+        )
+
+    def tokens(self, config: SessionConfig) -> RedistoreTokens:
+        """See `HasTokens.tokens`."""
+        return self._layout.tokens(config)
 
     async def load(self, *keys: str) -> list[bytes | None]:
         """See `SyncStore.load`."""
@@ -403,25 +411,25 @@ class RedistoreStore(_Shared):
     async def create(self, key: str, record: bytes, ttl_ms: int) -> bool:
         """See `SyncStore.create`."""
         if not _is_session(key):
-            return await self._own.create(key, record, ttl_ms)
+            return await super().create(key, record, ttl_ms)
         return await self._drive(self._layout.create(key, record, ttl_ms))
 
     async def update(self, key: str, revision: bytes, record: bytes, ttl_ms: int) -> WriteResult:
         """See `SyncStore.update`."""
         if not _is_session(key):
-            return await self._own.update(key, revision, record, ttl_ms)
+            return await super().update(key, revision, record, ttl_ms)
         return await self._drive(self._layout.update(key, revision, record, ttl_ms))
 
     async def touch(self, key: str, ttl_ms: int) -> bytes | None:
         """See `SyncStore.touch`."""
         if not _is_session(key):
-            return await self._own.touch(key, ttl_ms)
+            return await super().touch(key, ttl_ms)
         return await self._drive(self._layout.touch(key, ttl_ms))
 
     async def delete(self, key: str) -> bytes | None:
         """See `SyncStore.delete`."""
         if not _is_session(key):
-            return await self._own.delete(key)
+            return await super().delete(key)
         return await self._drive(self._layout.delete(key))
 
     async def time_left(self, *keys: str) -> list[int | None]:
@@ -432,37 +440,53 @@ class RedistoreStore(_Shared):
         """See `SyncStore.scan`."""
         return await self._drive(self._layout.scan(cursor, limit))
 
-    async def announce(self, *keys: str) -> None:
-        """See `SyncAnnouncer.announce`."""
-        await self._own.announce(*keys)
-
-    def listen(self) -> AsyncIterator[str]:
-        """See `AsyncFeed.listen`."""
-        return self._own.listen()
-
-    async def reset(self) -> None:
-        """See `SyncStore.reset`."""
-        await self._own.reset()
-
-    async def close(self) -> None:
-        """See `SyncStore.close`."""
-        await self._own.close()
-
     async def _drive(self, steps: Steps[T]) -> T:
-        reply: Any = None
+        here = self._here()
+        answer: Any = None
         while True:
             try:
-                command = steps.send(reply)
+                question = steps.send(answer)
             except StopIteration as stop:
                 return stop.value  # type: ignore[no-any-return]
-            reply = await self._own._run(methodcaller("execute_command", *command.arguments), command.read)
+            if isinstance(question, Scan):
+                answer = await here.scan(*question)
+            elif isinstance(question, list):
+                answer = await asyncio.gather(*map(here.ask, question))
+            else:
+                answer = await here.ask(question)
 
 
-class SyncRedistoreStore(_Shared):
+class SyncRedistoreStore(SyncRedisStore):
     """Shares its sessions with Go programs. For `SyncSessions`; see `RedistoreStore` for the arguments."""
 
-    def _connect(self, redis: Any, prefix: str) -> None:
-        self._own = SyncRedisStore(redis, prefix=prefix)
+    def __init__(  # noqa: PLR0913 (they are the settings)
+        self,
+        redis: str | redis.Redis | redis.RedisCluster,
+        *,
+        key_pairs: Sequence[bytes | None],
+        max_age: timedelta = DEFAULT_MAX_AGE,
+        serializer: SerializerName = "gob",
+        key_prefix: str = "session_",
+        max_length: int = DEFAULT_MAX_LENGTH,
+        flash_categories: Iterable[str] = (),
+        clock: Callable[[], float] = time.time,
+        **options: Unpack[RedisOptions],
+    ) -> None:
+        super().__init__(redis, **options)
+        self._layout = _Layout(
+            key_pairs=key_pairs,
+            max_age=max_age,
+            serializer=serializer,
+            key_prefix=key_prefix,
+            prefix=self._commands.prefix,
+            max_length=max_length,
+            flash_categories=flash_categories,
+            clock=clock,
+        )
+
+    def tokens(self, config: SessionConfig) -> RedistoreTokens:
+        """See `HasTokens.tokens`."""
+        return self._layout.tokens(config)
 
     def load(self, *keys: str) -> list[bytes | None]:
         """See `SyncStore.load`."""
@@ -471,25 +495,25 @@ class SyncRedistoreStore(_Shared):
     def create(self, key: str, record: bytes, ttl_ms: int) -> bool:
         """See `SyncStore.create`."""
         if not _is_session(key):
-            return self._own.create(key, record, ttl_ms)
+            return super().create(key, record, ttl_ms)
         return self._drive(self._layout.create(key, record, ttl_ms))
 
     def update(self, key: str, revision: bytes, record: bytes, ttl_ms: int) -> WriteResult:
         """See `SyncStore.update`."""
         if not _is_session(key):
-            return self._own.update(key, revision, record, ttl_ms)
+            return super().update(key, revision, record, ttl_ms)
         return self._drive(self._layout.update(key, revision, record, ttl_ms))
 
     def touch(self, key: str, ttl_ms: int) -> bytes | None:
         """See `SyncStore.touch`."""
         if not _is_session(key):
-            return self._own.touch(key, ttl_ms)
+            return super().touch(key, ttl_ms)
         return self._drive(self._layout.touch(key, ttl_ms))
 
     def delete(self, key: str) -> bytes | None:
         """See `SyncStore.delete`."""
         if not _is_session(key):
-            return self._own.delete(key)
+            return super().delete(key)
         return self._drive(self._layout.delete(key))
 
     def time_left(self, *keys: str) -> list[int | None]:
@@ -500,23 +524,17 @@ class SyncRedistoreStore(_Shared):
         """See `SyncStore.scan`."""
         return self._drive(self._layout.scan(cursor, limit))
 
-    def announce(self, *keys: str) -> None:
-        """See `SyncAnnouncer.announce`."""
-        self._own.announce(*keys)
-
-    def reset(self) -> None:
-        """See `SyncStore.reset`."""
-        self._own.reset()
-
-    def close(self) -> None:
-        """See `SyncStore.close`."""
-        self._own.close()
-
     def _drive(self, steps: Steps[T]) -> T:
-        reply: Any = None
+        here = self._here()
+        answer: Any = None
         while True:
             try:
-                command = steps.send(reply)
+                question = steps.send(answer)
             except StopIteration as stop:
                 return stop.value  # type: ignore[no-any-return]
-            reply = self._own._run(methodcaller("execute_command", *command.arguments), command.read)
+            if isinstance(question, Scan):
+                answer = here.scan(*question)
+            elif isinstance(question, list):
+                answer = here.ask_each(question)
+            else:
+                answer = here.ask(question)

@@ -8,20 +8,12 @@ from urllib.parse import unquote, urlsplit
 
 from coatcheck.errors import ConfigurationError
 from coatcheck.stores.protocol import AsyncStore, SyncStore
-
-_REDIS_SCHEMES: Final = {
-    "redis": "redis",
-    "rediss": "rediss",
-    "valkey": "redis",
-    "valkeys": "rediss",
-    "unix": "unix",
-    "redis+unix": "unix",
-}
-"""Our schemes, and redis-py's."""
+from coatcheck.stores.redis_address import SCHEMES
 
 _EXPECTED: Final = (
     "expected redis://[user:password@]host[:port][/database], rediss://… (TLS), valkey://…, unix:///path/to/socket, "
-    "sqlite:///relative/file, sqlite:////absolute/file or memory://"
+    "redis+sentinel://host,host/service, redis+cluster://host,host, sqlite:///relative/file, sqlite:////absolute/file "
+    "or memory://"
 )
 
 
@@ -38,7 +30,7 @@ def store_from_url(url: str, clock: Callable[[], float]) -> AsyncStore:
         return SQLiteStore(_sqlite_path(url), clock=clock)
     from coatcheck.stores.redis import RedisStore
 
-    return RedisStore(_redis_url(url, scheme))
+    return RedisStore(url)
 
 
 def sync_store_from_url(url: str, clock: Callable[[], float]) -> SyncStore:
@@ -54,7 +46,7 @@ def sync_store_from_url(url: str, clock: Callable[[], float]) -> SyncStore:
         return SyncSQLiteStore(_sqlite_path(url), clock=clock)
     from coatcheck.stores.redis import SyncRedisStore
 
-    return SyncRedisStore(_redis_url(url, scheme))
+    return SyncRedisStore(url)
 
 
 def _scheme(url: str) -> str:
@@ -64,7 +56,7 @@ def _scheme(url: str) -> str:
         msg = f"store URL: {_EXPECTED}; got no '://' in a text of {len(url)} characters"
         raise ConfigurationError(msg)
     scheme = scheme.lower()
-    if scheme not in ("memory", "sqlite", *_REDIS_SCHEMES):
+    if scheme not in ("memory", "sqlite", *SCHEMES):
         msg = f"store URL: {_EXPECTED}; got the scheme {scheme!r:.40}"
         raise ConfigurationError(msg)
     if scheme == "memory" and url.lower() not in ("memory://", "memory:///"):
@@ -83,23 +75,3 @@ def _sqlite_path(url: str) -> str:
         msg = "store URL: an SQLite database in memory would be another one for each connection; use memory://"
         raise ConfigurationError(msg)
     return path
-
-
-def _redis_url(url: str, scheme: str) -> str:
-    if not _is_understood(url, is_socket=_REDIS_SCHEMES[scheme] == "unix"):
-        # Not shown: it may hold a password.
-        msg = f"store URL: {_EXPECTED}; the host, port, path or database of the {scheme} URL is not understood"
-        raise ConfigurationError(msg)
-    return _REDIS_SCHEMES[scheme] + url[len(scheme) :]
-
-
-def _is_understood(url: str, *, is_socket: bool) -> bool:
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError:
-        return False
-    path = parts.path.strip("/")
-    if is_socket:
-        return path != ""
-    return bool(parts.hostname) and port != 0 and (path == "" or path.isdecimal())

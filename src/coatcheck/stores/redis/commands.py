@@ -6,16 +6,18 @@ name several.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from hashlib import sha1
 from importlib.resources import files
-from typing import Any, Final
-
-from redis.exceptions import RedisError
+from typing import Any, Final, Generic, TypeAlias, TypeVar
 
 from coatcheck.errors import ConfigurationError, StoreUnavailable
 from coatcheck.stores.protocol import Outcome, WriteResult
+
+T = TypeVar("T")
+
+Argument: TypeAlias = str | bytes | int
 
 DEFAULT_PREFIX: Final = "coatcheck:"
 CHANNEL: Final = "news"
@@ -23,24 +25,16 @@ CHANNEL: Final = "news"
 
 
 class Script:
-    """A Lua script, as EVALSHA and EVAL want it."""
+    """A Lua script, as EVALSHA and EVAL want it: a file in the folder `scripts` of a package."""
 
     __slots__ = ("sha", "source")
 
-    def __init__(self, name: str) -> None:
-        self.source = (files("coatcheck.stores.redis") / "scripts" / name).read_text("utf-8")
+    def __init__(self, name: str, package: str = "coatcheck.stores.redis") -> None:
+        self.source = (files(package) / "scripts" / name).read_text("utf-8")
         self.sha = sha1(self.source.encode(), usedforsecurity=False).hexdigest()
 
 
 UPDATE: Final = Script("update.lua")
-
-
-def check_prefix(prefix: str) -> str:
-    """Give the prefix back. Raises ConfigurationError when keys of sessions could not be told from others with it."""
-    if not prefix or not prefix.isascii() or not prefix.isprintable():
-        msg = f"prefix: expected printable ASCII that sets the sessions' keys apart from others, got {prefix!r:.80}"
-        raise ConfigurationError(msg)
-    return prefix
 
 
 class MixedUpAnswers(StoreUnavailable):
@@ -50,6 +44,99 @@ class MixedUpAnswers(StoreUnavailable):
         super().__init__("Redis gave an answer that can't be that of the command sent; the connections were closed")
 
 
+@dataclass(slots=True, eq=False)
+class Command(Generic[T]):
+    """One command to the server, or a load."""
+
+    name: str
+    """The key that it is about, which says where in a Cluster it belongs."""
+    arguments: tuple[Argument, ...]
+    read: Callable[[Any], T]
+    """Makes the result of the answer, or raises MixedUpAnswers."""
+    is_repeatable: bool
+    """Whether it may be sent again when it is not known whether it has been carried out."""
+    names: tuple[str, ...] = ()
+    """Of a load, the keys. How they are asked for depends on the server: see `exchange`."""
+    script: Script | None = None
+    """Of an EVALSHA, the script."""
+
+    def spelled_out(self) -> Command[T]:
+        """Give the same command for a server that doesn't know the script (any more)."""
+        return (
+            self if self.script is None else replace(self, arguments=("EVAL", self.script.source, *self.arguments[2:]))
+        )
+
+
+def run_script(
+    script: Script, keys: Sequence[str], *arguments: Argument, read: Callable[[Any], T], is_repeatable: bool = False
+) -> Command[T]:
+    """Give the command that runs a script. In a Cluster, its keys must be in one slot."""
+    spelled = ("EVALSHA", script.sha, len(keys), *keys, *arguments)
+    return Command(keys[0], spelled, read, is_repeatable, script=script)
+
+
+class Commands:
+    """Makes the commands, for one prefix."""
+
+    __slots__ = ("channel", "pattern", "prefix")
+
+    def __init__(self, prefix: str) -> None:
+        if not prefix or not prefix.isascii() or not prefix.isprintable():
+            msg = f"prefix: expected printable ASCII that sets the sessions' keys apart from others, got {prefix!r:.80}"
+            raise ConfigurationError(msg)
+        self.prefix = prefix
+        self.channel = prefix + CHANNEL
+        self.pattern = "".join("\\" + each if each in "*?[]\\^-" else each for each in prefix) + "*"
+        """For SCAN; the prefix's special characters stand for themselves."""
+
+    def load(self, keys: tuple[str, ...]) -> Command[list[bytes | None]]:
+        """Read records."""
+        names = tuple([self.prefix + key for key in keys])
+        return Command(names[0], (), records, is_repeatable=True, names=names)
+
+    def create(self, key: str, record: bytes, ttl_ms: int) -> Command[bool]:
+        """Store a record where none is."""
+        name = self.prefix + key
+        return Command(name, ("SET", name, record, "PX", ttl_ms, "NX"), was_set, is_repeatable=False)
+
+    def update(self, key: str, revision: bytes, record: bytes, ttl_ms: int) -> Command[WriteResult]:
+        """Compare and set."""
+        return run_script(UPDATE, (self.prefix + key,), revision, record, ttl_ms, read=write_result)
+
+    def touch(self, key: str, ttl_ms: int) -> Command[bytes | None]:
+        """Set the time to live, and give the record."""
+        name = self.prefix + key
+        return Command(name, ("GETEX", name, "PX", ttl_ms), record, is_repeatable=True)
+
+    def delete(self, key: str) -> Command[bytes | None]:
+        """Delete a record, and give it."""
+        name = self.prefix + key
+        return Command(name, ("GETDEL", name), record, is_repeatable=False)
+
+    def time_left(self, key: str) -> Command[int | None]:
+        """Ask how long a record still lives."""
+        name = self.prefix + key
+        return Command(name, ("PTTL", name), time_left, is_repeatable=True)
+
+    def announce(self, key: str) -> Command[None]:
+        """Tell those who listen of a key. Twice does no harm."""
+        return Command(self.channel, ("PUBLISH", self.channel, key), nothing, is_repeatable=True)
+
+    def scan(self, cursor: int, limit: int) -> Command[tuple[list[str], int]]:
+        """Ask for some of the keys."""
+        arguments = ("SCAN", cursor, "MATCH", self.pattern, "COUNT", limit)
+        return Command("", arguments, self._scanned, is_repeatable=True)
+
+    def _scanned(self, reply: Any) -> tuple[list[str], int]:
+        if not isinstance(reply, list | tuple) or len(reply) != 2:  # noqa: PLR2004 (cursor and keys)
+            raise MixedUpAnswers
+        cursor, names = reply
+        return [str(name[len(self.prefix) :], "ascii", "replace") for name in names], int(cursor)
+
+
+# Answers are read as the server gives them, and as client libraries make them more convenient.
+
+
 def record(reply: Any) -> bytes | None:
     """Read what GETEX or GETDEL answered."""
     if reply is not None and not isinstance(reply, bytes):
@@ -57,15 +144,12 @@ def record(reply: Any) -> bytes | None:
     return reply
 
 
-def records(count: int) -> Callable[[Any], list[bytes | None]]:
-    """Give what reads the answer of an MGET of so many keys."""
-
-    def read(reply: Any) -> list[bytes | None]:
-        if not isinstance(reply, list) or len(reply) != count:
+def records(reply: list[Any]) -> list[bytes | None]:
+    """Read the answers of a load."""
+    for each in reply:
+        if each is not None and not isinstance(each, bytes):
             raise MixedUpAnswers
-        return [record(each) for each in reply]
-
-    return read
+    return reply
 
 
 def nothing(_reply: Any) -> None:
@@ -74,31 +158,18 @@ def nothing(_reply: Any) -> None:
 
 def was_set(reply: Any) -> bool:
     """Read what SET with NX answered."""
-    if reply is None or reply is False:
+    if reply is None:
         return False
-    if reply is not True:
+    if reply not in (b"OK", True):
         raise MixedUpAnswers
     return True
 
 
-def times_left(reply: Any) -> list[int | None]:
-    """Read what a pipeline of PTTL answered. -2 stands for a key that is not there."""
-    return [ttl_ms if ttl_ms >= 0 else None for ttl_ms in reply]
-
-
-def pattern(prefix: str) -> str:
-    """Give the SCAN pattern for all keys with a prefix, whose special characters stand for themselves."""
-    return "".join("\\" + character if character in "*?[]\\^-" else character for character in prefix) + "*"
-
-
-def scanned(prefix: str) -> Callable[[Any], tuple[list[str], str]]:
-    """Give what reads the answer of SCAN: keys without their prefix, and the next cursor."""
-
-    def read(reply: Any) -> tuple[list[str], str]:
-        cursor, names = reply
-        return [str(name[len(prefix) :], "ascii") for name in names], str(cursor) if cursor else ""
-
-    return read
+def time_left(reply: Any) -> int | None:
+    """Read what PTTL answered. -2 stands for a key that is not there."""
+    if not isinstance(reply, int):
+        raise MixedUpAnswers
+    return reply if reply >= 0 else None
 
 
 def write_result(reply: Any) -> WriteResult:
@@ -107,13 +178,3 @@ def write_result(reply: Any) -> WriteResult:
         return Outcome.DONE
     newer = record(reply)
     return Outcome.GONE if newer is None else newer
-
-
-@contextmanager
-def unavailable_on_error() -> Iterator[None]:
-    """Turn whatever the client library raises into StoreUnavailable, with the original as its cause."""
-    try:
-        yield
-    except (RedisError, OSError) as error:
-        msg = f"Redis could not do its work: {type(error).__name__}: {error}"
-        raise StoreUnavailable(msg) from error

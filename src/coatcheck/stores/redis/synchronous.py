@@ -2,100 +2,95 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
-from operator import methodcaller
-from typing import Any, TypeVar
+from typing import Any, Unpack
 
-from redis import Redis
-from redis.exceptions import NoScriptError
+from redis import Redis, RedisCluster
 
 from coatcheck.stores.protocol import WriteResult
-from coatcheck.stores.redis import clients, commands
-
-T = TypeVar("T")
+from coatcheck.stores.redis.commands import Commands
+from coatcheck.stores.redis.connections import RedisOptions, check_client, connecting, limits_of
+from coatcheck.stores.redis.failures import explained, is_outage
+from coatcheck.stores.redis.sync_servers import SyncServers, servers_of
 
 
 class SyncRedisStore:
     """Keeps sessions in Redis or Valkey. See `RedisStore` for the arguments; a client is a `redis.Redis`."""
 
-    def __init__(self, redis: str | Redis, *, prefix: str = commands.DEFAULT_PREFIX) -> None:
-        self._prefix = commands.check_prefix(prefix)
+    def __init__(self, redis: str | Redis | RedisCluster, **options: Unpack[RedisOptions]) -> None:
+        self._servers: SyncServers | None = None
         self._is_given = not isinstance(redis, str)
+        self._make_client: Callable[[], Redis | RedisCluster]
         if isinstance(redis, str):
-            clients.check_url(redis)
+            made = connecting(redis, options)
+            self._make_client, limits = made.sync_client, made.limits
         else:
-            clients.check_client(redis, is_async=False)
-        self._client = clients.sync_client(redis) if isinstance(redis, str) else redis
+            check_client(redis, options, is_async=False)
+            self._make_client, limits = lambda: redis, limits_of(options, {})
+        self._commands = Commands(limits.prefix)
+        self._guard = threading.Lock()
 
     def load(self, *keys: str) -> list[bytes | None]:
-        """See `SyncStore.load`."""
-        names = [self._prefix + key for key in keys]
-        return self._run(lambda client: client.mget(names), commands.records(len(keys)))
+        """See `SyncStore.load`. In a Cluster, one round trip to each node that has one of the keys."""
+        return self._here().ask(self._commands.load(keys)) if keys else []
 
     def create(self, key: str, record: bytes, ttl_ms: int) -> bool:
         """See `SyncStore.create`."""
-        return self._run(lambda client: client.set(self._prefix + key, record, px=ttl_ms, nx=True), commands.was_set)
+        return self._here().ask(self._commands.create(key, record, ttl_ms))
 
     def update(self, key: str, revision: bytes, record: bytes, ttl_ms: int) -> WriteResult:
         """See `SyncStore.update`."""
-        arguments = (1, self._prefix + key, revision, record, ttl_ms)
-
-        def run_script(client: Redis) -> Any:
-            try:
-                return client.evalsha(commands.UPDATE.sha, *arguments)
-            except NoScriptError:
-                return client.eval(commands.UPDATE.source, *arguments)
-
-        return self._run(run_script, commands.write_result)
+        return self._here().ask(self._commands.update(key, revision, record, ttl_ms))
 
     def touch(self, key: str, ttl_ms: int) -> bytes | None:
         """See `SyncStore.touch`."""
-        return self._run(lambda client: client.getex(self._prefix + key, px=ttl_ms), commands.record)
+        return self._here().ask(self._commands.touch(key, ttl_ms))
 
     def delete(self, key: str) -> bytes | None:
         """See `SyncStore.delete`."""
-        return self._run(lambda client: client.getdel(self._prefix + key), commands.record)
+        return self._here().ask(self._commands.delete(key))
 
     def time_left(self, *keys: str) -> list[int | None]:
         """See `SyncStore.time_left`."""
-
-        def ask(client: Redis) -> Any:
-            with client.pipeline(transaction=False) as pipeline:
-                for key in keys:
-                    pipeline.pttl(self._prefix + key)
-                return pipeline.execute()
-
-        return self._run(ask, commands.times_left)
+        return self._here().ask_each([self._commands.time_left(key) for key in keys])
 
     def scan(self, cursor: str, limit: int) -> tuple[list[str], str]:
-        """See `SyncStore.scan`."""
-        return self._run(
-            lambda client: client.scan(int(cursor or 0), match=commands.pattern(self._prefix), count=limit),
-            commands.scanned(self._prefix),
-        )
+        """See `SyncStore.scan`. In a Cluster, what moves to another node meanwhile may be missed."""
+        return self._here().scan(self._commands, cursor, limit)
 
     def announce(self, *keys: str) -> None:
         """See `SyncAnnouncer.announce`."""
-        for key in keys:
-            self._run(methodcaller("publish", self._prefix + commands.CHANNEL, key), commands.nothing)
+        self._here().ask_each([self._commands.announce(key) for key in keys])
 
     def reset(self) -> None:
         """See `SyncStore.reset`. Connections that are in use end with their command, whose answer is checked."""
-        with commands.unavailable_on_error():
-            self._client.connection_pool.disconnect(inuse_connections=self._client.connection is not None)
+        self._here().reset()
 
     def close(self) -> None:
         """See `SyncStore.close`. A client that was given stays open."""
-        if not self._is_given:
-            with commands.unavailable_on_error():
-                self._client.connection_pool.disconnect(inuse_connections=True)
+        if self._is_given:
+            return
+        with self._guard:
+            servers, self._servers = self._servers, None
+        if servers is not None:
+            servers.close()
 
-    def _run(self, command: Callable[[Redis], Any], read: Callable[[Any], T]) -> T:
-        """Send a command, and read its answer; if that can't be its answer, give up the connections."""
-        with commands.unavailable_on_error():
-            reply = command(self._client)
-        try:
-            return read(reply)
-        except commands.MixedUpAnswers:
-            self.reset()
-            raise
+    def _here(self) -> SyncServers:
+        """Give the servers. A client for a Cluster connects when it is made, so none is made before it is needed."""
+        return self._servers or self._connected()
+
+    def _connected(self) -> SyncServers:
+        with self._guard:
+            if self._servers is None:
+                self._servers = _connect(self._make_client)
+            return self._servers
+
+
+def _connect(make_client: Callable[[], Any]) -> SyncServers:
+    try:
+        return servers_of(make_client())
+    except Exception as error:
+        if is_outage(error):
+            raise explained(error) from error
+        raise

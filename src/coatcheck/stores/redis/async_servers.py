@@ -1,0 +1,240 @@
+"""The servers of a deployment, in asyncio: one, or the nodes of a Cluster, each with its gatherer and connections."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import replace
+from functools import partial
+from importlib import import_module
+from typing import Any, Protocol, TypeVar
+
+from coatcheck.stores.redis.cluster_cursor import ClusterCursor
+from coatcheck.stores.redis.commands import Command, Commands, MixedUpAnswers
+from coatcheck.stores.redis.connections import ASK_SENTINELS_EVERY_S, Limits, taker_of
+from coatcheck.stores.redis.exchange import Exchange, Outcome, Reply, deliver
+from coatcheck.stores.redis.failures import Lost, NotSent, explained, is_answer, is_outage
+from coatcheck.stores.redis.gathering import Gatherer
+from coatcheck.stores.redis.lanes import Lanes
+
+T = TypeVar("T")
+
+Carry = Callable[[Exchange], Awaitable[list[Reply]]]
+
+
+class AsyncServers(Protocol):
+    """What the store asks of a deployment."""
+
+    def ask(self, command: Command[T]) -> Awaitable[T]:
+        """Send a command where it belongs, with others; give its result. Raises StoreUnavailable."""
+        ...
+
+    async def scan(self, commands: Commands, cursor: str, limit: int) -> tuple[list[str], str]:
+        """See `SyncStore.scan`."""
+        ...
+
+    def news(self) -> AbstractAsyncContextManager[Any]:
+        """Give the client library's object for subscriptions, for as long as the block lasts."""
+        ...
+
+    async def reset(self) -> None:
+        """See `SyncStore.reset`."""
+        ...
+
+    async def close(self) -> None:
+        """Close the connections."""
+        ...
+
+
+def servers_of(client: Any, limits: Limits, *, is_ours: bool) -> AsyncServers:
+    """Give the servers that a client leads to. One that is ours is closed with them."""
+    return (_Cluster if hasattr(client, "nodes_manager") else _OneServer)(client, limits, is_ours=is_ours)
+
+
+class _OneServer:
+    """A server by itself, or whichever the Sentinels name."""
+
+    def __init__(self, client: Any, limits: Limits, *, is_ours: bool) -> None:
+        self._client = client
+        self._is_ours = is_ours
+        self._limits = limits
+        self._pool = pool = client.connection_pool
+        self._lanes = Lanes(taker_of(pool), pool.release, limits)
+        self._has_sentinels = hasattr(pool, "sentinel_manager")
+        self._primary: object = None
+        self._next_look_at = 0.0
+        self._look: asyncio.Task[None] | None = None
+        carry = self._carry_to_primary if self._has_sentinels else self._lanes.carry
+        self._gatherer = Gatherer(partial(_send, self._lanes, carry, merges=True), _patience_s(limits))
+        self.ask = self._gatherer.ask
+
+    async def scan(self, commands: Commands, cursor: str, limit: int) -> tuple[list[str], str]:
+        keys, following = await self.ask(commands.scan(int(cursor or 0), limit))
+        return keys, str(following) if following else ""
+
+    @asynccontextmanager
+    async def news(self) -> AsyncIterator[Any]:
+        async with self._client.pubsub() as subscription:
+            yield subscription
+
+    async def reset(self) -> None:
+        await self._lanes.drop_all()
+
+    async def close(self) -> None:
+        await self._lanes.drop_all()
+        if self._look is not None:
+            self._look.cancel()
+        if self._is_ours:
+            await self._client.aclose(close_connection_pool=True)
+            if self._has_sentinels:
+                await self._pool.sentinel_manager.aclose()
+
+    async def _carry_to_primary(self, exchange: Exchange) -> list[Reply]:
+        """Carry, and now and then see in the background whether the Sentinels name another primary."""
+        now = asyncio.get_running_loop().time()
+        if now >= self._next_look_at:
+            self._next_look_at = now + ASK_SENTINELS_EVERY_S
+            self._look = asyncio.create_task(self._look_for_primary())
+        return await self._lanes.carry(exchange)
+
+    async def _look_for_primary(self) -> None:
+        try:
+            async with asyncio.timeout(self._limits.connect_timeout_s):
+                primary = await self._pool.get_master_address()
+        except Exception as error:
+            if is_outage(error):
+                return  # whoever needs a connection hears of it
+            raise
+        if self._primary not in (None, primary):
+            await self._lanes.drop_all()
+        self._primary = primary
+
+
+class _Cluster:
+    """The nodes of a Cluster. The client library knows which has what; it also follows redirections, one by one."""
+
+    def __init__(self, client: Any, limits: Limits, *, is_ours: bool) -> None:
+        self._client = client
+        self._limits = limits
+        self._is_ours = is_ours
+        self._nodes: dict[str, tuple[Gatherer, Lanes]] = {}
+
+    async def ask(self, command: Command[T]) -> T:
+        await self._know_the_nodes()
+        if len(command.names) <= 1:
+            return await (await self._gatherer(command.name)).ask(command)
+        loads = [replace(command, name=name, names=(name,)) for name in command.names]
+        found = await asyncio.gather(*map(self.ask, loads))
+        return [loaded[0] for loaded in found]  # type: ignore[index, return-value]
+
+    async def scan(self, commands: Commands, cursor: str, limit: int) -> tuple[list[str], str]:
+        """Go through one primary after the other. A slot that moves meanwhile may come twice, or not at all."""
+        await self._know_the_nodes()
+        nodes = {node.name: node for node in self._client.get_primaries()}
+        place = ClusterCursor.read(cursor, nodes)
+        if place is None:
+            return [], ""
+        keys, following = await self._gatherer_of(nodes[place.node]).ask(commands.scan(place.cursor, limit))
+        return keys, place.after(following, nodes)
+
+    @asynccontextmanager
+    async def news(self) -> AsyncIterator[Any]:
+        """Listen on any node: they pass on to each other what is published."""
+        await self._know_the_nodes()
+        node = self._client.get_random_node()
+        library = import_module(f"{type(self._client).__module__.partition('.')[0]}.asyncio")
+        pool = library.ConnectionPool(connection_class=node.connection_class, **node.connection_kwargs)
+        try:
+            async with library.client.PubSub(pool) as subscription:
+                yield subscription
+        finally:
+            await pool.aclose()
+
+    async def reset(self) -> None:
+        for _, lanes in self._nodes.values():
+            await lanes.drop_all()
+
+    async def close(self) -> None:
+        await self.reset()
+        if self._is_ours:
+            await self._client.aclose()
+
+    async def _know_the_nodes(self) -> None:
+        """Ask for the nodes and their slots, if that is due. The library takes note when it is."""
+        try:
+            async with asyncio.timeout(self._limits.connect_timeout_s):
+                await self._client.initialize()
+        except Exception as error:
+            if is_outage(error):
+                raise explained(error) from error
+            raise
+
+    async def _gatherer(self, name: str) -> Gatherer:
+        try:
+            return self._gatherer_of(self._client.get_node_from_key(name))
+        except Exception as error:
+            if not is_outage(error):
+                raise
+            await self._client.aclose()  # no node has the slot; next time, one may
+            raise explained(error) from error
+
+    def _gatherer_of(self, node: Any) -> Gatherer:
+        known = self._nodes.get(node.name)
+        if known is None:
+            lanes = Lanes(partial(_connect_to, node), _forget, self._limits)
+            send = partial(_send, lanes, partial(self._carry, lanes), merges=False)
+            known = self._nodes[node.name] = (Gatherer(send, _patience_s(self._limits)), lanes)
+        return known[0]
+
+    async def _carry(self, lanes: Lanes, exchange: Exchange) -> list[Reply]:
+        """Send a batch to its node; what has to be sent again goes one by one, wherever the library sends it."""
+        if exchange.attempt == 0:
+            return await lanes.carry(exchange)
+        return await asyncio.gather(*map(self._carry_alone, exchange.sent))
+
+    async def _carry_alone(self, arguments: tuple[Any, ...]) -> Reply:
+        try:
+            async with asyncio.timeout(self._limits.command_timeout_s):
+                return await self._client.execute_command(*arguments)
+        except Exception as error:
+            if not is_outage(error):
+                raise
+            return error if is_answer(error) else Lost.because(error)
+
+
+async def _send(lanes: Lanes, carry: Carry, commands: list[Command[Any]], *, merges: bool) -> list[Any]:
+    """Run a delivery, and give up the connections when one of them mixes up answers."""
+    delivery = deliver(commands, merges=merges)
+    outcome: Outcome = None
+    while True:
+        try:
+            step = delivery.send(outcome)
+        except StopIteration as stop:
+            return stop.value  # type: ignore[no-any-return]
+        except MixedUpAnswers:
+            await lanes.drop_all()
+            raise
+        if not isinstance(step, Exchange):
+            await asyncio.sleep(step)
+            outcome = None
+            continue
+        try:
+            outcome = await carry(step)
+        except (NotSent, Lost) as error:
+            outcome = error
+
+
+def _patience_s(limits: Limits) -> float:
+    return limits.connect_timeout_s + limits.command_timeout_s
+
+
+async def _connect_to(node: Any) -> Any:
+    """Open a connection to a node, set up like the library's own."""
+    connection = node.connection_class(**node.connection_kwargs)
+    await connection.connect()
+    return connection
+
+
+async def _forget(_connection: Any) -> None:
+    """Give back a connection that is nobody's."""

@@ -1,0 +1,252 @@
+"""How the Redis stores connect when they are given a URL, and what is asked of a client that they are given."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from functools import partial
+from typing import Any, Final, TypedDict, cast
+from urllib.parse import parse_qsl, urlencode
+
+import redis
+import redis.asyncio
+import redis.asyncio.cluster
+import redis.asyncio.sentinel
+import redis.cluster
+import redis.sentinel
+from redis.asyncio.retry import Retry as AsyncRetry
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from coatcheck.errors import ConfigurationError
+from coatcheck.stores.redis.commands import DEFAULT_PREFIX
+from coatcheck.stores.redis_address import Address, parse
+
+CONNECT_TIMEOUT_S: Final = 2.0
+COMMAND_TIMEOUT_S: Final = 1.0
+_SENTINEL_TIMEOUT_S: Final = 0.5
+"""Several may have to be asked before one answers."""
+
+ASK_SENTINELS_EVERY_S: Final = 1.0
+"""A primary that was replaced goes on answering for a while, and what it is told then is lost."""
+
+_LONGEST_TIMEOUT_S: Final = 3600
+
+MAX_CONNECTIONS: Final = 64
+"""Of the sync store, which needs one for each thread that waits for an answer. Further threads wait their turn."""
+
+
+class RedisOptions(TypedDict, total=False):
+    """Settings of the connection. Each takes the place of what the URL says.
+
+    `prefix`, `connect_timeout` and `command_timeout` (in seconds) may also stand in the URL, after `?`.
+    """
+
+    prefix: str
+    """What the keys of sessions begin with; "coatcheck:" unless set."""
+    username: str
+    password: str
+    database: int
+    tls_ca_file: str
+    """Path of the certificates of those who may sign the server's; without it, the system's."""
+    tls_certificate_file: str
+    """Path of the client's own certificate, for servers that ask for it."""
+    tls_key_file: str
+    """Path of the client certificate's key."""
+    sentinel_username: str
+    sentinel_password: str
+    """For the Sentinels, if they ask for one. The other password is for the servers."""
+    connect_timeout: timedelta
+    """How long connecting may take; 2 seconds unless set."""
+    command_timeout: timedelta
+    """How long an answer may take; 1 second unless set."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What holds for a store whatever client it uses."""
+
+    prefix: str
+    connect_timeout_s: float
+    command_timeout_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Connecting:
+    """All that is needed to make a client. Makes none that retries: it can't know whether a write has been applied."""
+
+    address: Address
+    limits: Limits
+    settings: Mapping[str, Any] = field(repr=False)
+    """For each connection, in redis-py's names."""
+    sentinel_settings: Mapping[str, Any] = field(repr=False)
+
+    def async_client(self) -> redis.asyncio.Redis | redis.asyncio.RedisCluster:
+        """Make a client for the running event loop. Connects when it is first used."""
+        # Without a timeout of its own: the store limits a batch as a whole, and not each of its answers.
+        settings = {**self.settings, "socket_timeout": None}
+        retry = AsyncRetry(NoBackoff(), 0)
+        if self.address.kind == "cluster":
+            nodes = [redis.asyncio.cluster.ClusterNode(*host) for host in self.address.hosts]
+            # 0: to begin anew at every fifth redirection would cut the connections of commands that are under way.
+            return redis.asyncio.RedisCluster(startup_nodes=nodes, retry=retry, reinitialize_steps=0, **settings)
+        if self.address.kind == "sentinel":
+            asks = {**self.sentinel_settings, "retry": retry}
+            sentinel = redis.asyncio.sentinel.Sentinel(self.address.hosts, sentinel_kwargs=asks)  # type: ignore[no-untyped-call]
+            return cast("redis.asyncio.Redis", sentinel.master_for(self.address.service, retry=retry, **settings))
+        pool = redis.asyncio.ConnectionPool.from_url(self._url(), retry=retry, **settings)
+        return redis.asyncio.Redis.from_pool(pool)
+
+    def sync_client(self) -> redis.Redis | redis.RedisCluster:
+        """Make a client for threads. Connects when it is first used, but for a Cluster's, which does so at once."""
+        settings = {**self.settings, "socket_timeout": self.limits.command_timeout_s}
+        retry = Retry(NoBackoff(), 0)
+        if self.address.kind == "cluster":
+            nodes = [redis.cluster.ClusterNode(*host) for host in self.address.hosts]  # type: ignore[no-untyped-call]
+            return redis.RedisCluster(startup_nodes=nodes, retry=retry, reinitialize_steps=0, **settings)
+        if self.address.kind == "sentinel":
+            asks = {**self.sentinel_settings, "retry": retry}
+            sentinel = redis.sentinel.Sentinel(self.address.hosts, sentinel_kwargs=asks)  # type: ignore[no-untyped-call]
+            master = sentinel.master_for(self.address.service, retry=retry, **settings)  # type: ignore[no-untyped-call]
+            return cast("redis.Redis", master)
+        pool = redis.BlockingConnectionPool.from_url(
+            self._url(), retry=retry, max_connections=MAX_CONNECTIONS, timeout=self.limits.command_timeout_s, **settings
+        )
+        return redis.Redis.from_pool(pool)
+
+    def _url(self) -> str:
+        """Give a URL with nothing but the kind of connection; the settings have the rest."""
+        if self.address.kind == "socket":
+            return f"unix://{self.address.path}"
+        host, port = self.address.hosts[0]
+        return f"redis{'s' if self.address.has_tls else ''}://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def connecting(url: str, options: RedisOptions) -> Connecting:
+    """Read a URL and options. Raises ConfigurationError for what no connection could be made of."""
+    address = parse(url)
+    query = dict(parse_qsl(address.query, keep_blank_values=True))
+    names = {"prefix": "prefix", "connect_timeout": "socket_connect_timeout", "command_timeout": "socket_timeout"}
+    found = {ours: query.pop(ours, query.pop(theirs, None)) for ours, theirs in names.items()}
+    limits = limits_of(options, found)
+    try:
+        # redis-py knows of which type its own settings are.
+        settings: dict[str, Any] = dict(redis.connection.parse_url(f"redis://?{urlencode(query)}"))  # type: ignore[no-untyped-call]
+    except ValueError as error:
+        msg = f"store URL: the options after '?' are not understood: {error}"
+        raise ConfigurationError(msg) from None
+    settings |= _credentials(address, options) | _tls(address, options)
+    settings["socket_connect_timeout"] = limits.connect_timeout_s
+    _check_decoding(settings.get("decode_responses"))
+    made = Connecting(address, limits, settings, _sentinel_settings(settings, options))
+    _check(made)
+    return made
+
+
+def limits_of(options: RedisOptions, found: Mapping[str, str | None]) -> Limits:
+    """Give the limits that options set, or else what was found in a URL, or else ours."""
+    prefix = options.get("prefix", found.get("prefix"))
+    return Limits(
+        DEFAULT_PREFIX if prefix is None else prefix,
+        _seconds("connect_timeout", options.get("connect_timeout"), found.get("connect_timeout"), CONNECT_TIMEOUT_S),
+        _seconds("command_timeout", options.get("command_timeout"), found.get("command_timeout"), COMMAND_TIMEOUT_S),
+    )
+
+
+def _seconds(name: str, given: timedelta | None, found: str | None, otherwise: float) -> float:
+    """Give what an option sets, or else what was found in the URL."""
+    try:
+        seconds = given.total_seconds() if given is not None else otherwise if found is None else float(found)
+    except ValueError:
+        msg = f"store URL: {name}: expected a number of seconds, got {found!r:.40}"
+        raise ConfigurationError(msg) from None
+    if not 0 < seconds <= _LONGEST_TIMEOUT_S:
+        msg = f"{name}: expected more than 0 and at most {_LONGEST_TIMEOUT_S} seconds, got {seconds:g}"
+        raise ConfigurationError(msg)
+    return seconds
+
+
+def _credentials(address: Address, options: RedisOptions) -> dict[str, Any]:
+    database = options.get("database", address.database)
+    if address.kind == "cluster":
+        if database:
+            msg = f"A Cluster has only the database 0, and {database} was asked for"
+            raise ConfigurationError(msg)
+        database = None
+    found = {
+        "username": options.get("username", address.username),
+        "password": options.get("password", address.password),
+        "db": database,
+    }
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _tls(address: Address, options: RedisOptions) -> dict[str, Any]:
+    given = {
+        "ssl_ca_certs": options.get("tls_ca_file"),
+        "ssl_certfile": options.get("tls_certificate_file"),
+        "ssl_keyfile": options.get("tls_key_file"),
+    }
+    settings: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    if not address.has_tls:
+        if settings:
+            msg = f"TLS files are given, but the URL is for a connection without TLS; write rediss:// ({address})"
+            raise ConfigurationError(msg)
+        return {}
+    if address.kind in ("sentinel", "cluster"):
+        settings["ssl"] = True
+    return settings
+
+
+def _sentinel_settings(settings: Mapping[str, Any], options: RedisOptions) -> dict[str, Any]:
+    """Give the settings for connections to Sentinels, who have passwords of their own."""
+    shared = {name: value for name, value in settings.items() if name.startswith("ssl")}
+    own = {
+        "username": options.get("sentinel_username"),
+        "password": options.get("sentinel_password"),
+        "socket_timeout": _SENTINEL_TIMEOUT_S,
+        "socket_connect_timeout": _SENTINEL_TIMEOUT_S,
+    }
+    return shared | {name: value for name, value in own.items() if value is not None}
+
+
+def _check(made: Connecting) -> None:
+    """Make a client, and connect nothing: then its settings can't be wrong later."""
+    try:
+        settings = {name: value for name, value in made.settings.items() if name != "ssl"}
+        kind = redis.SSLConnection if made.address.has_tls else redis.Connection
+        kind(**settings)
+    except (ValueError, TypeError, AttributeError, redis.RedisError) as error:
+        # The error's own text is not shown: it may have parts of the URL, and so of a password, in it.
+        msg = f"store URL: the Redis client can't work with the options of this URL ({type(error).__name__})"
+        raise ConfigurationError(msg) from None
+
+
+def taker_of(pool: Any) -> Callable[[], Any]:
+    """Give what takes a connection from a pool."""
+    name = inspect.signature(pool.get_connection).parameters.get("command_name")
+    if name is not None and name.default is inspect.Parameter.empty:
+        return partial(pool.get_connection, "_")  # valkey-py wants to know what for
+    return pool.get_connection  # type: ignore[no-any-return]
+
+
+def check_client(client: Any, options: RedisOptions, *, is_async: bool) -> None:
+    """Raise ConfigurationError for a client that can't be used: of the other kind, or whose answers are not bytes."""
+    unusable = sorted(options.keys() - {"prefix", "connect_timeout", "command_timeout"})
+    if unusable:
+        msg = f"{', '.join(unusable)}: the client that was given is connected its own way; set it there"
+        raise ConfigurationError(msg)
+    execute = getattr(client, "execute_command", None)
+    if execute is None or inspect.iscoroutinefunction(execute) is not is_async:
+        expected = "RedisStore needs a redis.asyncio.Redis" if is_async else "SyncRedisStore needs a redis.Redis"
+        msg = f"{expected}, or RedisCluster, got a {type(client).__module__}.{type(client).__qualname__}"
+        raise ConfigurationError(msg)
+    _check_decoding(client.get_encoder().decode_responses)
+
+
+def _check_decoding(decodes: object) -> None:
+    if decodes:
+        msg = "The Redis client has decode_responses=True; records are bytes, so give a client without it"
+        raise ConfigurationError(msg)

@@ -1,0 +1,99 @@
+"""Gathering the commands that wait in one event loop for one server, so that they travel together.
+
+A command waits until the loop has run all that is ready in this turn, and then leaves with all that wait by then. At
+most a few batches are under way at a time: under load those that wait become more, and not slower (the idea of
+DataLoader). Whoever stops waiting takes nothing from the others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, TypeAlias, TypeVar
+
+from coatcheck.errors import StoreUnavailable
+from coatcheck.stores.redis.commands import Command
+
+T = TypeVar("T")
+
+MAX_UNDER_WAY: Final = 2
+"""Batches at a time. More would be smaller, and cost more each; fewer would let the network's delay add up."""
+
+MAX_BATCH: Final = 256
+"""Commands in one batch: what a server answers in one go, and how much a failure can concern."""
+
+Send: TypeAlias = Callable[[list[Command[Any]]], Awaitable[list[Any]]]
+"""Sends commands, and gives each one's result or the error for it. Raises what concerns all of them."""
+
+
+class Gatherer:
+    """Gathers for one server, in the running event loop.
+
+    Args:
+        send: sends a batch.
+        patience_s: how long a command may wait to be sent, in seconds.
+    """
+
+    def __init__(self, send: Send, patience_s: float) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._send = send
+        self._patience_s = patience_s
+        self._waiting: list[tuple[Command[Any], asyncio.Future[Any], float]] = []
+        self._under_way: set[asyncio.Task[None]] = set()
+        self._is_due = False
+
+    def ask(self, command: Command[T]) -> asyncio.Future[T]:
+        """Send a command with the next batch; give what its result will be in."""
+        answer: asyncio.Future[T] = self._loop.create_future()
+        self._waiting.append((command, answer, self._loop.time()))
+        self._call_soon()
+        return answer
+
+    def _call_soon(self) -> None:
+        if not self._is_due and len(self._under_way) < MAX_UNDER_WAY:
+            self._is_due = True
+            self._loop.call_soon(self._depart)
+
+    def _depart(self) -> None:
+        """Let those go that wait."""
+        self._is_due = False
+        batch, self._waiting = self._waiting[:MAX_BATCH], self._waiting[MAX_BATCH:]
+        oldest = self._loop.time() - self._patience_s
+        commands, answers = [], []
+        for command, answer, since in batch:
+            if answer.done():  # whoever asked has been cancelled
+                continue
+            if since < oldest:
+                answer.set_exception(StoreUnavailable("Redis is too slow: a command could not be sent in time"))
+                continue
+            commands.append(command)
+            answers.append(answer)
+        if commands:
+            task = self._loop.create_task(self._travel(commands, answers))
+            self._under_way.add(task)
+            task.add_done_callback(self._arrived)
+        if self._waiting:
+            self._call_soon()
+
+    def _arrived(self, task: asyncio.Task[None]) -> None:
+        self._under_way.discard(task)
+        if self._waiting:
+            self._call_soon()
+
+    async def _travel(self, commands: list[Command[Any]], answers: list[asyncio.Future[Any]]) -> None:
+        """Send a batch and give out its results. Whatever happens, nobody is left waiting."""
+        try:
+            results = await self._send(commands)
+        except asyncio.CancelledError:
+            for answer in answers:
+                answer.cancel()
+            raise
+        except Exception as error:  # noqa: BLE001 (it is raised where somebody waits for it)
+            results = [error] * len(answers)
+        for answer, result in zip(answers, results, strict=True):
+            if answer.done():
+                continue
+            if isinstance(result, Exception):
+                answer.set_exception(result)
+            else:
+                answer.set_result(result)

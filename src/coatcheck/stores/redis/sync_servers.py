@@ -1,0 +1,243 @@
+"""The servers of a deployment, for threads: one, or the nodes of a Cluster."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from typing import Any, Protocol, TypeVar
+
+from coatcheck.stores.redis.cluster_cursor import ClusterCursor
+from coatcheck.stores.redis.commands import Command, Commands, MixedUpAnswers
+from coatcheck.stores.redis.connections import ASK_SENTINELS_EVERY_S, taker_of
+from coatcheck.stores.redis.exchange import Exchange, Outcome, Reply, deliver
+from coatcheck.stores.redis.failures import Lost, NotSent, explained, is_answer, is_demotion, is_outage
+
+T = TypeVar("T")
+
+Carry = Callable[[Exchange], list[Reply]]
+
+
+class SyncServers(Protocol):
+    """What the store asks of a deployment."""
+
+    def ask(self, command: Command[T]) -> T:
+        """Send a command where it belongs; give its result. Raises StoreUnavailable."""
+        ...
+
+    def ask_each(self, commands: Sequence[Command[T]]) -> list[T]:
+        """Send commands, those for one server together."""
+        ...
+
+    def scan(self, commands: Commands, cursor: str, limit: int) -> tuple[list[str], str]:
+        """See `SyncStore.scan`."""
+        ...
+
+    def reset(self) -> None:
+        """See `SyncStore.reset`."""
+        ...
+
+    def close(self) -> None:
+        """Close the connections."""
+        ...
+
+
+def servers_of(client: Any) -> SyncServers:
+    """Give the servers that a client leads to."""
+    return (_Cluster if hasattr(client, "nodes_manager") else _OneServer)(client)
+
+
+class _OneServer:
+    """A server by itself, or whichever the Sentinels name."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+        self._pool = client.connection_pool
+        self._wire = _Wire(self._pool)
+        self._has_sentinels = hasattr(self._pool, "sentinel_manager")
+        self._next_look_at = time.monotonic() + ASK_SENTINELS_EVERY_S
+
+    def ask(self, command: Command[T]) -> T:
+        return self.ask_each([command])[0]
+
+    def ask_each(self, commands: Sequence[Command[T]]) -> list[T]:
+        if self._has_sentinels and time.monotonic() >= self._next_look_at:
+            self._look_for_primary()
+        return _send(self._wire, self._wire.carry, commands, merges=True)
+
+    def _look_for_primary(self) -> None:
+        """See whether the Sentinels name another primary. The pool then gives up its connections by itself."""
+        self._next_look_at = time.monotonic() + ASK_SENTINELS_EVERY_S
+        try:
+            self._pool.get_master_address()
+        except Exception as error:
+            if not is_outage(error):  # else whoever needs a connection hears of it
+                raise
+
+    def scan(self, commands: Commands, cursor: str, limit: int) -> tuple[list[str], str]:
+        keys, following = self.ask(commands.scan(int(cursor or 0), limit))
+        return keys, str(following) if following else ""
+
+    def reset(self) -> None:
+        self._wire.reset()
+
+    def close(self) -> None:
+        self._client.close()
+        self._pool.disconnect()
+        if self._has_sentinels:
+            for sentinel in self._pool.sentinel_manager.sentinels:
+                sentinel.close()
+
+
+class _Cluster:
+    """The nodes of a Cluster. The client library knows which has what; it also follows redirections."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+
+    def ask(self, command: Command[T]) -> T:
+        if len(command.names) <= 1:
+            return self.ask_each([command])[0]
+        loads = [replace(command, name=name, names=(name,)) for name in command.names]
+        return [loaded[0] for loaded in self.ask_each(loads)]  # type: ignore[index, return-value]
+
+    def ask_each(self, commands: Sequence[Command[T]]) -> list[T]:
+        by_node: dict[str, tuple[Any, list[int]]] = {}
+        for place, command in enumerate(commands):
+            node = self._node_of(command.name)
+            by_node.setdefault(node.name, (node, []))[1].append(place)
+        results: list[Any] = [None] * len(commands)
+        for node, places in by_node.values():
+            sent = self._send_to(node, [commands[place] for place in places])
+            for place, result in zip(places, sent, strict=True):
+                results[place] = result
+        return results
+
+    def scan(self, commands: Commands, cursor: str, limit: int) -> tuple[list[str], str]:
+        """Go through one primary after the other. A slot that moves meanwhile may come twice, or not at all."""
+        nodes = {node.name: node for node in self._client.get_primaries()}
+        place = ClusterCursor.read(cursor, nodes)
+        if place is None:
+            return [], ""
+        keys, following = self._send_to(nodes[place.node], [commands.scan(place.cursor, limit)])[0]
+        return keys, place.after(following, nodes)
+
+    def reset(self) -> None:
+        self._client.disconnect_connection_pools()
+
+    def close(self) -> None:
+        self._client.close()
+
+    def _node_of(self, name: str) -> Any:
+        try:
+            return self._client.get_node_from_key(name)
+        except Exception as error:
+            if not is_outage(error):
+                raise
+            with suppress(Exception):  # no node has the slot; next time, one may
+                self._client.nodes_manager.initialize()
+            raise explained(error) from error
+
+    def _send_to(self, node: Any, commands: Sequence[Command[T]]) -> list[T]:
+        wire = _Wire(self._client.get_redis_connection(node).connection_pool)
+        return _send(wire, partial(self._carry, wire), commands, merges=False)
+
+    def _carry(self, wire: _Wire, exchange: Exchange) -> list[Reply]:
+        """Send a batch to its node; what has to be sent again goes one by one, wherever the library sends it."""
+        if exchange.attempt == 0:
+            return wire.carry(exchange)
+        return [self._carry_alone(arguments) for arguments in exchange.sent]
+
+    def _carry_alone(self, arguments: tuple[Any, ...]) -> Reply:
+        try:
+            return self._client.execute_command(*arguments)
+        except Exception as error:
+            if not is_outage(error):
+                raise
+            return error if is_answer(error) else Lost.because(error)
+
+
+class _Wire:
+    """How an exchange gets to one server and back, on a connection of a pool."""
+
+    def __init__(self, pool: Any) -> None:
+        self._pool = pool
+        self._take = taker_of(pool)
+
+    def carry(self, exchange: Exchange) -> list[Reply]:
+        """Send what an exchange has to send, and give the answers.
+
+        Raises:
+            NotSent: no connection could be had.
+            Lost: it failed, and what was sent may have been carried out.
+        """
+        try:
+            connection = self._take()
+        except Exception as error:
+            if is_outage(error):
+                raise NotSent.because(error) from error
+            raise
+        try:
+            replies = [*self._talk(connection, exchange)]
+            if any(map(is_demotion, replies)):
+                connection.disconnect()
+        except Exception as error:
+            if is_outage(error):
+                raise Lost.because(error) from error
+            raise
+        finally:
+            self._pool.release(connection)
+        return replies
+
+    def _talk(self, connection: Any, exchange: Exchange) -> Iterator[Reply]:
+        is_done = False
+        try:
+            connection.send_packed_command([exchange.packed()])
+            for _ in exchange.sent:
+                try:
+                    reply = connection.read_response()
+                except Exception as error:
+                    if not is_answer(error):
+                        raise
+                    reply = error
+                yield reply
+            is_done = True
+        finally:
+            if not is_done:  # whatever is still to come must not be read by the next
+                connection.disconnect()
+
+    def reset(self) -> None:
+        """Give up the connections; one that is in use ends with its command, whose answer is checked."""
+        with suppress(Exception):
+            self._pool.disconnect(inuse_connections=False)
+
+
+def _send(wire: _Wire, carry: Carry, commands: Sequence[Command[T]], *, merges: bool) -> list[T]:
+    """Run a delivery, and give up the connections when one of them mixes up answers."""
+    delivery = deliver(commands, merges=merges)
+    outcome: Outcome = None
+    while True:
+        try:
+            step = delivery.send(outcome)
+        except StopIteration as stop:
+            return _results(stop.value)
+        except MixedUpAnswers:
+            wire.reset()
+            raise
+        if not isinstance(step, Exchange):
+            time.sleep(step)
+            outcome = None
+            continue
+        try:
+            outcome = carry(step)
+        except (NotSent, Lost) as error:
+            outcome = error
+
+
+def _results(results: list[Any]) -> list[Any]:
+    for result in results:
+        if isinstance(result, Exception):
+            raise result
+    return results

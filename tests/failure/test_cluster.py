@@ -1,0 +1,51 @@
+"""A Cluster loses a master, and moves its slots: each session is found where it is now."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+
+import pytest
+from clusters import Cluster
+from raw_writes import RawWrites
+from trials import Trial
+from visitors import Verdict
+
+
+@pytest.fixture
+def cluster() -> Iterator[Cluster]:
+    with Cluster() as cluster:
+        yield cluster
+
+
+def test_a_master_that_is_killed_is_replaced_by_its_replica(cluster: Cluster) -> None:
+    with (
+        Trial("Cluster: kill -9 of a master", cluster.url, may_lose=True) as trial,
+        cluster.client() as client,
+        RawWrites(client) as raw,
+    ):
+        killed = cluster.masters[0]
+        trial.fail(killed.stop)
+        trial.mend(partial(cluster.wait_for_promotion, killed))
+        trial.raw_lost = raw.lost()
+        trial.undisturbed_by(killed.start)
+
+
+def test_sessions_on_the_other_masters_are_served_while_one_is_away(cluster: Cluster) -> None:
+    killed, replica = cluster.masters[0], cluster.replicas[0]
+    with (
+        Trial("Cluster: a master away, none promoted", cluster.url, may_lose=True) as trial,
+        replica.client() as client,
+    ):
+        client.config_set("cluster-replica-no-failover", "yes")
+        trial.fail(killed.stop)
+        trial.wait_for(Verdict.REFUSED)
+        trial.wait_for(Verdict.RIGHT, 3)
+        trial.mend(killed.start)
+
+
+def test_slots_that_move_while_they_are_used_lose_nothing_and_mix_up_nothing(cluster: Cluster) -> None:
+    with Trial("Cluster: slots move", cluster.url) as trial:
+        source, target = cluster.masters[:2]
+        trial.fail(lambda: cluster.move_slots(source, target, source.slots_with_keys()))
+        trial.mend(lambda: cluster.move_slots(target, source, target.slots_with_keys()[:20]))
