@@ -15,11 +15,13 @@ from redis.cluster import ClusterNode, RedisCluster
 from servers import Server, free_port, server_binaries
 
 from coatcheck.doctor import Finding, Status, examine
-from coatcheck.doctor.redis import _client, _over_all, _server, examine_store
+from coatcheck.doctor.redis import _over_all, _server, examine_store
 from coatcheck.doctor.redis_access import access_by, place_of
 from coatcheck.doctor.redis_checks import Reach
 from coatcheck.errors import ConfigurationError
 from coatcheck.stores.redis import SyncRedisStore
+from coatcheck.stores.redis.connections import connecting
+from coatcheck.stores.redis_address import parse
 
 BINARIES = list(server_binaries().values())
 
@@ -216,7 +218,10 @@ def test_sample_that_is_smaller_than_what_there_is_does_not_pass_for_all(server:
 
 
 def test_rights_in_the_advice_are_for_the_prefix_as_it_stands() -> None:
-    _, advice = access_by("redis://host", "a*b:").explain(redis.exceptions.NoPermissionError("No permissions"))
+    access = access_by(connecting("redis://host", {"prefix": "a*b:"}))
+    _, advice = access.explain(redis.exceptions.NoPermissionError("No permissions"))
+        redis.exceptions.NoPermissionError("No permissions")
+    )
     assert r" ~a\*b:* &a\*b:news " in advice
 
 
@@ -238,9 +243,9 @@ def node() -> Iterator[Server]:
         yield node
 
 
-def findings_at(client: Any) -> dict[str, Finding]:
-    access = access_by("redis://host", "coatcheck:")
-    return {finding.check: finding for finding in examine_store(SyncRedisStore(client), access, 1000)}
+def findings_at(client: RedisCluster) -> dict[str, Finding]:
+    access = access_by(connecting("redis://host", {}))
+    return {finding.check: finding for finding in examine_store(SyncRedisStore(client), lambda: client, access, 1000)}
 
 
 def test_one_node_of_a_cluster_is_a_problem_and_the_cluster_is_not(node: Server) -> None:
@@ -287,7 +292,7 @@ def test_socket_is_for_those_whom_its_permissions_let_in(tmp_path: Path) -> None
     ],
 )
 def test_it_is_known_how_far_away_a_server_is_and_whether_with_tls(url: str, expected: tuple[Reach, bool]) -> None:
-    server = _server(_client(SyncRedisStore(url)))  # type: ignore[arg-type]
+    server = _server(connecting(url, {}).sync_client())  # type: ignore[arg-type]
     assert (server.reach, server.is_encrypted) == expected
 
 
@@ -295,7 +300,7 @@ def test_it_is_known_how_far_away_a_server_is_and_whether_with_tls(url: str, exp
     ("query", "is_verified"), [("", True), ("?ssl_cert_reqs=none", False), ("?ssl_check_hostname=false", False)]
 )
 def test_certificate_that_is_not_checked_is_known(query: str, is_verified: bool) -> None:
-    assert _server(_client(SyncRedisStore(f"rediss://8.8.8.8{query}"))).is_verified is is_verified  # type: ignore[arg-type]
+    assert _server(connecting(f"rediss://8.8.8.8{query}", {}).sync_client()).is_verified is is_verified  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -303,11 +308,12 @@ def test_certificate_that_is_not_checked_is_known(query: str, is_verified: bool)
     [
         (f"redis://{USER}:{PASSWORD}@host:6379/3?password={PASSWORD}", "host:6379, database 3"),
         (f"unix://{USER}:{PASSWORD}@/run/valkey.sock?db=1", "/run/valkey.sock"),
-        (f"redis+sentinel://:{PASSWORD}@a:1,b:2/main", "a:1,b:2 main"),
+        (f"redis+sentinel://:{PASSWORD}@a:1,b:2/main", "main by a:1, b:2"),
+        ("redis+cluster://a,b:7000", "a:6379, b:7000"),
     ],
 )
 def test_place_is_shown_without_user_and_password(url: str, place: str) -> None:
-    assert place_of(url) == place
+    assert place_of(parse(url)) == place
 
 
 @pytest.mark.parametrize("url", [f"redis://{USER}:1/{PASSWORD}@host", f"redis://{USER}:1#{PASSWORD}@host"])
@@ -320,6 +326,6 @@ def test_url_whose_password_ends_nobody_knows_where_is_refused_without_showing_i
 
 
 def test_text_of_an_error_is_shown_without_user_and_password() -> None:
-    access = access_by(f"redis://{USER}:{PASSWORD}%40@host?password={PASSWORD}2", "coatcheck:")
+    access = access_by(connecting(f"redis://{USER}:{PASSWORD}%40@host?password={PASSWORD}2", {}))
     finding, _ = access.explain(redis.ResponseError(f"unknown command AUTH {USER} {PASSWORD}@ {PASSWORD}2 \x1b[31m"))
     assert finding == "unknown command AUTH *** *** ***  [31m"

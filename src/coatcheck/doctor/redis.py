@@ -8,13 +8,14 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Any, Final, TypeAlias, cast
 
 import redis
 from redis.cluster import RedisCluster
-from redis.exceptions import RedisError
+from redis.exceptions import RedisClusterException, RedisError
 from redis.sentinel import SentinelConnectionPool
 
 from coatcheck.doctor import redis_checks as checks
@@ -23,7 +24,9 @@ from coatcheck.doctor.probe import check_latency, check_operations, probe_key, t
 from coatcheck.doctor.redis_access import Access, access_by, place_of
 from coatcheck.doctor.redis_checks import Reach, Sample, Seen
 from coatcheck.errors import StoreError
-from coatcheck.stores.redis import SyncRedisStore, clients, commands
+from coatcheck.stores.redis import SyncRedisStore
+from coatcheck.stores.redis.commands import UPDATE
+from coatcheck.stores.redis.connections import MAX_CONNECTIONS, RedisOptions, connecting
 
 _Client: TypeAlias = "redis.Redis | RedisCluster"
 
@@ -50,30 +53,26 @@ class _Server:
 
 
 def examine_redis(url: str, prefix: str | None, sample: int) -> Report:
-    """See `coatcheck.doctor.examine`; the URL is one of redis-py's."""
-    place = place_of(url)
-    store = SyncRedisStore(url, prefix=commands.DEFAULT_PREFIX if prefix is None else prefix)
-    try:
-        return Report(place, examine_store(store, access_by(url, store._prefix), sample))
-    finally:
-        store.close()
+    """See `coatcheck.doctor.examine`."""
+    options: RedisOptions = {} if prefix is None else {"prefix": prefix}
+    made = connecting(url, options)
+    with closing(SyncRedisStore(url, **options)) as store:
+        findings = examine_store(store, made.sync_client, access_by(made), sample)
+    return Report(place_of(made.address), findings)
 
 
-def examine_store(store: SyncRedisStore, access: Access, sample: int) -> tuple[Finding, ...]:
-    """Examine the server or the servers of a store."""
+def examine_store(
+    store: SyncRedisStore, make_client: Callable[[], _Client], access: Access, sample: int
+) -> tuple[Finding, ...]:
+    """Examine the server or the servers of a store, and by the client, what no store asks."""
     try:
-        client = _client(store)
-        with access.allowing_refusal_of("ping"):  # to be refused is an answer, too
-            client.ping()
-        return tuple(_findings(store, client, access, sample))
-    except (StoreError, RedisError, OSError) as error:  # each check has an answer to errors of its own
+        with closing(make_client()) as client:
+            with access.allowing_refusal_of("ping"):  # to be refused is an answer, too
+                client.ping()
+            return tuple(_findings(store, client, access, sample))
+    except (StoreError, RedisError, RedisClusterException, OSError) as error:  # each check answers to its own errors
         finding, advice = access.explain(error)
         return (Finding("connection", Status.PROBLEM, finding, advice),)
-
-
-def _client(store: SyncRedisStore) -> _Client:
-    """Give the store's client, to ask of the server what no store asks."""
-    return store._client
 
 
 def _findings(store: SyncRedisStore, client: _Client, access: Access, sample: int) -> Iterator[Finding]:
@@ -110,7 +109,7 @@ def _findings_at(  # noqa: PLR0913, PLR0917 (what there is to look at, and how)
     yield _over_all(servers, seen, checks.check_persistence)
     yield _over_all(servers, seen, checks.check_replicas)
     yield from _check_topology(client, seen[0])
-    yield _over_all(servers, seen, lambda each: checks.check_connections(each, clients.MAX_CONNECTIONS))
+    yield _over_all(servers, seen, lambda each: checks.check_connections(each, MAX_CONNECTIONS))
     yield _check_keys([server.client for server in servers], access, sample)
     yield _over_all(servers, servers, lambda each: _check_clock(each, access))
     yield _check_latency(store, access)
@@ -181,10 +180,10 @@ def _over_all(servers: Sequence[_Server], of_each: Sequence[Any], check: Callabl
 
 def _check_script(client: _Client, access: Access) -> Finding:
     """Run the script by EVAL, as after every restart of the server, on a key that is not there: it writes nothing."""
-    arguments = (1, access.prefix + probe_key(), b"revision", b"", 1)
+    arguments = (1, access.commands.prefix + probe_key(), b"revision", b"", 1)
     try:
-        client.eval(commands.UPDATE.source, *arguments)
-        client.evalsha(commands.UPDATE.sha, *arguments)
+        client.eval(UPDATE.source, *arguments)
+        client.evalsha(UPDATE.sha, *arguments)
     except (RedisError, OSError) as error:
         finding, advice = access.explain(error)
         return Finding("script", Status.PROBLEM, finding, advice)
@@ -195,7 +194,7 @@ def _check_news(store: SyncRedisStore, client: _Client, access: Access) -> Findi
     """Find out whether word of ended sessions travels, by sending one that concerns nobody."""
     key = probe_key()
     try:
-        has_come = _hears(store, client, access.prefix + commands.CHANNEL, key)
+        has_come = _hears(store, client, access.commands.channel, key)
     except (StoreError, RedisError, OSError) as error:
         finding, advice = access.explain(error)
         return Finding("news", Status.WARNING, finding, f"{_WITHOUT_NEWS} {advice}")
@@ -253,7 +252,7 @@ def _check_keys(of_servers: Sequence[redis.Redis], access: Access, wanted: int) 
     without_ttl: list[str] = []
     try:
         for client in of_servers:
-            names, is_end = _scan(client, access.prefix, max(1, wanted // len(of_servers)))
+            names, is_end = _scan(client, access.commands.pattern, max(1, wanted // len(of_servers)))
             count += len(names)
             is_all = is_all and is_end
             without_ttl += [
@@ -262,17 +261,17 @@ def _check_keys(of_servers: Sequence[redis.Redis], access: Access, wanted: int) 
     except (RedisError, OSError) as error:
         finding, advice = access.explain(error)
         return Finding("keys", Status.UNKNOWN, finding, advice)
-    return checks.check_keys(Sample(count, is_all, without_ttl), access.prefix)
+    return checks.check_keys(Sample(count, is_all, without_ttl), access.commands.prefix)
 
 
-def _scan(client: redis.Redis, prefix: str, wanted: int) -> tuple[list[bytes], bool]:
+def _scan(client: redis.Redis, pattern: str, wanted: int) -> tuple[list[bytes], bool]:
     """Give so many names of keys at most, and whether there are no others."""
     names: dict[bytes, None] = {}  # SCAN may give a key twice
     cursor = 0
     for _ in range(_SCANS):
         if len(names) >= wanted:
             break
-        cursor, found = client.scan(cursor, match=commands.pattern(prefix), count=_SCAN_COUNT)
+        cursor, found = client.scan(cursor, match=pattern, count=_SCAN_COUNT)
         names |= dict.fromkeys(cast("list[bytes]", found))
         if not cursor:
             return list(names)[:wanted], len(names) <= wanted

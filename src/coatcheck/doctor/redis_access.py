@@ -10,13 +10,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs
 
 import redis
 from redis.exceptions import MovedError, NoPermissionError
 
-from coatcheck.errors import ConfigurationError, StoreError
-from coatcheck.stores.redis import commands
+from coatcheck.errors import StoreError
+from coatcheck.stores.redis.commands import CHANNEL, Commands
+from coatcheck.stores.redis.connections import Connecting
+from coatcheck.stores.redis_address import Address
 
 NEEDED: Final = (
     *("mget", "get", "set", "getrange", "getex", "getdel", "pttl", "scan"),
@@ -56,12 +58,12 @@ class Access:
     """What a store's URL says of user and password.
 
     Attributes:
-        prefix: what the keys of sessions begin with.
+        commands: what the store sends, for the prefix of its keys.
         has_password: whether there is a password in the URL.
         secrets: what must not be shown.
     """
 
-    prefix: str
+    commands: Commands
     has_password: bool
     secrets: tuple[str, ...]
 
@@ -95,8 +97,8 @@ class Access:
 
     def _explain_lack(self, what: str, command: str) -> tuple[str, str]:
         """Say what is not permitted, and how a user gets all the permissions that the store needs."""
-        keys = commands.pattern(self.prefix)
-        channel = keys.removesuffix("*") + commands.CHANNEL
+        keys = self.commands.pattern
+        channel = keys.removesuffix("*") + CHANNEL
         rights = " ".join(f"+{each}" for each in dict.fromkeys((*NEEDED, command)) if each)
         advice = f"An administrator allows all that Coatcheck needs by: ACL SETUSER <user> ~{keys} &{channel} {rights}"
         return f"this user may not {what}", advice
@@ -119,28 +121,15 @@ def _refused_command(error: BaseException) -> str:
     return next((command for command in quoted if command in _MAY_BE_REFUSED), "")
 
 
-def access_by(url: str, prefix: str) -> Access:
-    """Read what a URL of redis-py's says of user and password."""
-    parts = urlsplit(url)
-    options = parse_qs(parts.query)
-    users = [unquote(parts.username or ""), *options.get("username", ())]
-    passwords = [unquote(parts.password or ""), *options.get("password", ())]
+def access_by(made: Connecting) -> Access:
+    """Read who asks, and how."""
+    options = parse_qs(made.address.query)
+    users = [made.settings.get("username"), *options.get("username", ())]
+    passwords = [made.settings.get("password"), *options.get("password", ())]
     secrets = sorted(filter(None, (*passwords, *users)), key=len, reverse=True)
-    return Access(prefix, has_password=any(passwords), secrets=tuple(secrets))
+    return Access(Commands(made.limits.prefix), has_password=any(passwords), secrets=tuple(secrets))
 
 
-def place_of(url: str) -> str:
-    """Give where the store is, without user, password and options, which may have passwords in them.
-
-    Raises:
-        ConfigurationError: it can't be told where the password ends and the host begins.
-    """
-    parts = urlsplit(url)
-    if "@" in parts.path + parts.query or parts.fragment:
-        msg = "store URL: in user and password, percent-encode what is not a letter or digit (%40 for @, %23 for #)"
-        raise ConfigurationError(msg)
-    hosts = parts.netloc.rpartition("@")[2]
-    database = parts.path.strip("/")
-    if not hosts:
-        return parts.path
-    return f"{hosts}, database {database}" if database.isdecimal() else f"{hosts} {database}".strip()
+def place_of(address: Address) -> str:
+    """Give where the store is, without user, password and options, which may have passwords in them."""
+    return str(address) if address.database is None else f"{address}, database {address.database}"

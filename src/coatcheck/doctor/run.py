@@ -31,7 +31,7 @@ def examine(url: str, *, prefix: str | None = None, sample: int = DEFAULT_SAMPLE
         import coatcheck.stores.redis  # noqa: F401 (first, for it says which extra is missing)
         from coatcheck.doctor.redis import examine_redis
 
-        return examine_redis(urls._redis_url(url, scheme), prefix, sample)
+        return examine_redis(url, prefix, sample)
     if prefix is not None:
         msg = f"prefix: only keys in Redis and Valkey have one, and this is a {scheme} store"
         raise ConfigurationError(msg)

@@ -75,8 +75,8 @@ def parse(url: str) -> Address:
     credentials, _, netloc = parts.netloc.rpartition("@")
     username, _, password = credentials.partition(":")
     path = [unquote(each) for each in parts.path.split("/") if each]
-    if parts.fragment:
-        _refuse(scheme, "what follows '#'")
+    if parts.fragment or "@" in parts.path + parts.query:
+        _refuse(scheme, "the end of the password (percent-encode what is not a letter or digit: %40 for @, %23 for #)")
     hosts, service, database = _hosts(scheme, netloc, kind), "", None
     if kind == "socket":
         if not path:
