@@ -183,6 +183,7 @@ def test_without_max_age_a_session_lives_for_gos_default_and_its_cookie_with_the
         "",
         "short",
         "../../etc/passwd",
+        "A" * 12,
         "A" * 51,
         "A" * 53,
         base64.b32encode(bytes(32)).decode().rstrip("=").lower(),
@@ -192,9 +193,12 @@ def test_without_max_age_a_session_lives_for_gos_default_and_its_cookie_with_the
     ],
 )
 def test_an_id_that_redistore_would_not_make_is_refused(gob_shop: Shop, text: str) -> None:
-    gob_shop.save_as_go(b"session_" + text.encode(), user="planted")
+    for planted in (text, "A" * 52):
+        gob_shop.save_as_go(b"session_" + planted.encode(), user="planted")
     face = gob_shop.face()
-    session = face.request(SecureCookie([HASH_KEY]).encode(NAME, text))
+    cookie = SecureCookie([HASH_KEY]).encode(NAME, text)
+    assert face.sessions.lifecycle._tokens.verify(cookie.encode()) is None
+    session = face.request(cookie)
     assert session.is_new
     assert dict(session) == {}
     assert "Max-Age=0" in (face.respond(session) or "")
