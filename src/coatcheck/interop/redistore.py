@@ -83,11 +83,6 @@ class RedistoreID(SessionID):
     def __repr__(self) -> str:
         return "<RedistoreID>"
 
-    @property
-    def text(self) -> str:
-        """The ID as Go has it."""
-        return _text_of(self.store_key)
-
 
 def _text_of(store_key: str) -> str:
     """Give a session's ID as Go has it: base32 without padding."""
