@@ -442,6 +442,9 @@ def test_after_a_renewal_only_the_new_id_leads_to_the_session(shop: Shop) -> Non
     assert shop.values == {"cart": "A-1"}
     assert face.stored(token) is None
     assert face.stored(session.token) == {"cart": "A-1"}
+    listed, cursor = face.run(face.sessions.store.scan("", 100))
+    assert cursor == ""
+    assert {handle_of(old_key), session.handle} <= set(listed)
 
 
 def test_an_id_that_go_brings_back_stays_dead_while_it_is_known_to_have_moved(shop: Shop) -> None:
@@ -559,13 +562,15 @@ def test_the_lifetime_of_a_session_of_gos_runs_from_its_first_use_on_python(shop
 
 
 def test_use_extends_a_session(shop: Shop) -> None:
-    face = shop.face(refresh_after=0.0)
+    face = shop.face(refresh_after=0.0, lifetime=2 * MONTH)  # so that it is only touched
     token = face.new(user="alice")
+    before = shop.data(shop.key)
     shop.database.expire(shop.key, 1_000)
     session = face.request(token)
     assert session["user"] == "alice"
     assert face.respond(session) is not None
     assert MONTH.total_seconds() - 60 < shop.database.ttl(shop.key)
+    assert shop.data(shop.key) == before
 
 
 def test_a_request_that_only_reads_writes_nothing_and_sets_no_cookie(gob_shop: Shop) -> None:
@@ -712,6 +717,16 @@ def test_what_can_not_be_read_is_reported_and_left_as_it_is(
     face.respond(session)
     assert gob_shop.data(key) == data
     assert len(gob_shop.keys) == 2
+
+
+@pytest.mark.parametrize("change", [("1.", ""), ("1.", "2."), ("1.", "1.."), ("1.", "1. "), ("1.", "1.AAAA")], ids=repr)
+def test_what_another_version_may_have_written_is_not_guessed_at(change: tuple[str, str]) -> None:
+    sessions = GoSessions("gob", 0, [])
+    written = gob.loads(sessions.write(b"revision", Record(1, 2, 3, None, None, gob_values(a=1))), target="map")
+    assert sessions.read(gob.dumps(written)).is_known
+    written["_coatcheck"] = written["_coatcheck"].replace(*change, 1)
+    with pytest.raises(UndecodableRecord, match="not written by this version"):
+        sessions.read(gob.dumps(written))
 
 
 def test_the_reason_why_something_can_not_be_read_is_told(gob_shop: Shop, caplog: pytest.LogCaptureFixture) -> None:

@@ -324,6 +324,7 @@ def test_go_finds_its_own_types_after_python_has_changed_the_session(browser: Br
     after = browser.go("/profile")["values"]
     assert after["user_id"] == "int64 5"
     assert after["profile"] == "main.Profile {Alice -5}"
+    assert after["int64(8)"] == "bool true"
     assert after["since"] == "time.Time 2024-05-06 07:08:09.123456789 +0000 UTC"
     changed = {"visits", "username", "_coatcheck"}
     assert {key: value for key, value in after.items() if key not in changed} == {

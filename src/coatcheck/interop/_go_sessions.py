@@ -10,9 +10,8 @@ Values of Go's own types (`int64`, structs, times with nanoseconds) keep their t
 
 from __future__ import annotations
 
-import binascii
 import re
-from base64 import urlsafe_b64decode, urlsafe_b64encode
+from base64 import b64decode, urlsafe_b64encode
 from collections.abc import Iterable, Mapping
 from hashlib import sha256
 from typing import Annotated, Any, Final, Literal, NamedTuple, Protocol
@@ -366,8 +365,8 @@ def _read_metadata(text: Any) -> _Metadata | None:
     try:
         if not isinstance(text, str) or not text.startswith(_VERSION):
             raise ValueError  # noqa: TRY301
-        return _decode_metadata(urlsafe_b64decode(text.removeprefix(_VERSION)))
-    except (ValueError, binascii.Error, msgspec.MsgspecError):
+        return _decode_metadata(b64decode(text.removeprefix(_VERSION), altchars="-_", validate=True))
+    except (ValueError, msgspec.MsgspecError):
         msg = f"its {METADATA_KEY!r} was not written by this version of Coatcheck, or is damaged"
         raise ValueError(msg) from None
 

@@ -106,7 +106,11 @@ func (s site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	values := map[string]string{}
 	for key, value := range session.Values {
-		values[fmt.Sprint(key)] = fmt.Sprintf("%T %v", value, value)
+		name, isText := key.(string)
+		if !isText {
+			name = fmt.Sprintf("%T(%v)", key, key)
+		}
+		values[name] = fmt.Sprintf("%T %v", value, value)
 	}
 	answer := map[string]interface{}{"is_new": session.IsNew, "id": session.ID, "values": values, "flashes": flashes}
 	if err := json.NewEncoder(w).Encode(answer); err != nil {
