@@ -573,6 +573,19 @@ def test_use_extends_a_session(shop: Shop) -> None:
     assert shop.data(shop.key) == before
 
 
+def test_a_session_of_gos_with_no_room_for_more_can_be_read_and_extended(shop: Shop) -> None:
+    face = shop.face(refresh_after=0.0, lifetime=2 * MONTH)
+    token = new_go_session(shop, letter="x" * 4_020)
+    before = shop.data(shop.key)
+    assert 4_000 < len(before) < 4_096
+    shop.database.expire(shop.key, 1_000)
+    session = face.request(token)
+    assert session["letter"] == "x" * 4_020
+    face.respond(session)
+    assert shop.data(shop.key) == before
+    assert MONTH.total_seconds() - 60 < shop.database.ttl(shop.key)
+
+
 def test_a_request_that_only_reads_writes_nothing_and_sets_no_cookie(gob_shop: Shop) -> None:
     face = gob_shop.face()
     token = new_go_session(gob_shop, roles=GobList(["admin"], "[]string"), n=GobInt(5, "int64"), cart=["a", {"b": 1}])
