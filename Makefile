@@ -5,10 +5,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO_OPTIONS ?=
 
-.PHONY: help setup demo test lint types unit format bench clean
+.PHONY: help setup demo test lint types unit format bench bench-quick bench-core bench-growth clean
 
 help:  ## List the targets
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 # Made again when what it is made from changes. Old pips don't know dependency groups, hence the upgrade.
 $(VENV)/.ready: pyproject.toml
@@ -39,8 +39,22 @@ format: setup  ## Format the code
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
 
-bench: setup  ## Measure the core (see bench/README.md)
+# The frameworks and session libraries that Coatcheck is measured beside. `make test` needs none of them.
+$(VENV)/.bench-ready: $(VENV)/.ready
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group bench
+	@touch $@
+
+bench: $(VENV)/.bench-ready  ## Measure Coatcheck and its peers over HTTP (see bench/README.md)
+	$(BIN)/python -m bench.peers
+
+bench-quick: $(VENV)/.bench-ready  ## The same for four of them, in a minute or two
+	$(BIN)/python -m bench.peers --quick
+
+bench-core: setup  ## Measure the core, without a network
 	$(BIN)/python bench/core.py
 
+bench-growth: $(VENV)/.bench-ready  ## Measure a request with a thousand to a million sessions in Valkey
+	$(BIN)/python -m bench.growth
+
 clean:  ## Remove what setup made
-	rm -rf $(VENV)
+	rm -rf $(VENV) .bench
