@@ -21,10 +21,10 @@ GAP: Final = 28
 FIGURES: Final = 92
 """Width that is kept free after the longest bar, for its figures."""
 PANEL: Final = (WIDTH - 2 * MARGIN - NAMES - GAP) // 2
-HEADER: Final = 128
+HEADER: Final = 136
 ROW: Final = 34
 BAR: Final = 14
-FOOTER: Final = 46
+FOOTER: Final = 58
 PANELS: Final = (("profile", "/profile", "reads the session"), ("visit", "/visit", "changes the session"))
 
 STYLE: Final = """
@@ -116,7 +116,7 @@ def panel(left: int, path: str, meaning: str, bars: Sequence[Result | None]) -> 
     for tick in range(0, ceil(longest), step):
         x = round(left + tick * scale, 1)
         drawn.append(f'<line class="grid" x1="{x}" x2="{x}" y1="{HEADER - 6}" y2="{bottom}"/>')
-        drawn.append(text(x, bottom + 13, f"{tick}", "quiet tick"))
+        drawn.append(text(x, bottom + 14, f"{tick:,}", "quiet tick"))
     for row, each in enumerate(bars):
         if each is not None:
             drawn += bar(left, HEADER + ROW * row + ROW // 2, each, scale)
@@ -132,7 +132,7 @@ def bar(left: int, middle: int, each: Result, scale: float) -> list[str]:
     if added * scale >= 1:
         drawn.append(box(left + anyway, top, round(added * scale, 1), f"added{ours(each)}", BAR))
     rate = f"{each['requests_per_second']:,.0f}/s"
-    figure = "" if each["stack"] == "floor" else f"{each['added_cpu_us']:+.0f}".replace("-", "\N{MINUS SIGN}")
+    figure = "" if each["stack"] == "floor" else f"{each['added_cpu_us']:+,.0f}".replace("-", "\N{MINUS SIGN}")
     drawn.append(
         f'<text x="{end + 7}" y="{middle + 6}"><tspan class="text figure">{figure}</tspan>'
         f'<tspan class="quiet" dx="{6 if figure else 0}" font-size="11">{rate}</tspan></text>'

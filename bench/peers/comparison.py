@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import http.client
 import secrets
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -20,9 +20,6 @@ from bench.peers.stacks import Stack
 from bench.peers.visitor import WrongAnswer, check, logged_in
 
 SECRET_KEY: Final = secrets.token_urlsafe(32)
-SETTLE_S: Final = 0.2
-"""For the answers that are still under way when the load ends."""
-
 Result: TypeAlias = dict[str, Any]
 Say: TypeAlias = Callable[[str], None]
 
@@ -86,10 +83,13 @@ def compare(
         for stack, command in stacks:
             say(f"round {number} of {plan.rounds}: {stack.title}")
             try:
-                measure_stack(stack, command, server, plan, folder, samples[stack.name])
+                by_scenario, session_bytes = measure_stack(stack, command, server, plan, folder)
             except (DidNotStart, LoadFailed, WrongAnswer) as error:
                 msg = f"{stack.name}: {error}"
                 raise StackFailed(msg) from error
+            samples[stack.name].session_bytes.append(session_bytes)
+            for scenario, sample in by_scenario.items():
+                samples[stack.name].by_scenario.setdefault(scenario, []).append(sample)
     return [
         result(stack, scenario, samples[stack.name])
         for scenario in ("profile", "visit", "none")
@@ -98,12 +98,18 @@ def compare(
     ]
 
 
-def measure_stack(  # noqa: PLR0913, PLR0917 (all that one measurement is made of)
-    stack: Stack, command: list[str], server: Redis, plan: Plan, folder: Path, samples: Samples
-) -> None:
-    """Start a stack on an empty Redis, check its answers, log everybody in, and measure every scenario."""
+@dataclass(frozen=True)
+class Running:
+    """A stack at work."""
+
+    port: int
+    process: int
+
+
+@contextmanager
+def started(command: Sequence[str], server: Redis) -> Iterator[Running]:
+    """Run a stack's command while the block runs. Raises DidNotStart."""
     port = free_port()
-    server.client.flushall()
     with running(
         pinned([part.replace("{port}", str(port)) for part in command], measured=True),
         lambda: answers(port),
@@ -113,32 +119,41 @@ def measure_stack(  # noqa: PLR0913, PLR0917 (all that one measurement is made o
         GOMAXPROCS="1",
         NODE_ENV="production",
     ) as process:
-        check(stack, port)
+        yield Running(port, process)
+
+
+def measure_stack(
+    stack: Stack, command: Sequence[str], server: Redis, plan: Plan, folder: Path
+) -> tuple[dict[str, Sample], float]:
+    """Start a stack on an empty Redis, check its answers, log everybody in, and measure every scenario.
+
+    Gives the samples by scenario, and the bytes in Redis per session.
+    """
+    server.client.flushall()
+    with started(command, server) as app:
+        check(stack, app.port)
         server.client.flushall()
         everybody, nobody = folder / "cookies", folder / "no-cookies"
-        cookies = logged_in(port, plan.sessions) if stack.has_sessions else []
+        cookies = logged_in(app.port, plan.sessions) if stack.has_sessions else []
         everybody.write_text("".join(f"{cookie}\n" for cookie in cookies))
         nobody.write_text("")
-        samples.session_bytes.append(measure.stored_bytes(server.client) / plan.sessions)
-        for scenario in stack.scenarios:
-            file = nobody if scenario == "none" else everybody
-            put_load(port, f"/{scenario}", file, plan.warm_up_s)
-            sample = measure_load(port, scenario, file, plan.seconds, process, server)
-            samples.by_scenario.setdefault(scenario, []).append(sample)
+        session_bytes = measure.stored_bytes(server.client) / plan.sessions
+        files = {scenario: nobody if scenario == "none" else everybody for scenario in stack.scenarios}
+        return {name: measure_load(app, name, file, plan, server) for name, file in files.items()}, session_bytes
 
 
-def measure_load(  # noqa: PLR0913, PLR0917 (all that one measurement is made of)
-    port: int, scenario: str, cookies: Path, seconds: float, process: int, server: Redis
-) -> Sample:
-    """Put load on a stack, and see what it took."""
+def measure_load(app: Running, scenario: str, cookies: Path, plan: Plan, server: Redis) -> Sample:
+    """Warm a stack up, put load on it, and see what that took."""
+    put_load(app.port, f"/{scenario}", cookies, plan.warm_up_s)
+    measure.wait_until_idle(app.process)
     calls_before = measure.calls(server.client)
     redis_before = measure.cpu_us(server.process)
-    cpu_before = measure.cpu_us(process)
-    load = put_load(port, f"/{scenario}", cookies, seconds)
-    time.sleep(SETTLE_S)
+    cpu_before = measure.cpu_us(app.process)
+    load = put_load(app.port, f"/{scenario}", cookies, plan.seconds)
+    measure.wait_until_idle(app.process)
     # When wrk stops, each connection waits for an answer that it does not count; the server gives it all the same.
     requests = load.requests + CONNECTIONS
-    cpu = measure.cpu_us(process) - cpu_before
+    cpu = measure.cpu_us(app.process) - cpu_before
     redis_cpu = measure.cpu_us(server.process) - redis_before
     calls = measure.calls(server.client)
     calls.subtract(calls_before)

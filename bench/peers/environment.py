@@ -9,6 +9,7 @@ import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,8 @@ def versions_of_tools(client: redis.Redis) -> dict[str, str]:
     node_packages = (APPLICATIONS / "express" / "package.json").read_text()
     named = {
         "python": platform.python_version(),
+        **{package: version(package) for package in ("hiredis", "httptools", "uvloop")},
+        "redis-py": version("redis"),
         "valkey": str(client.info("server").get("valkey_version", "")),
         "wrk": _output("wrk", "--version"),
         "go": _output("go", "version"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from contextlib import suppress
 from pathlib import Path
@@ -13,10 +14,26 @@ SETUP: Final = frozenset({"hello", "auth", "client", "select", "command", "scrip
 """Commands that belong to connecting, not to requests."""
 OUR_OWN: Final = frozenset({"info"})
 
+LOOK_EVERY_S: Final = 0.1
+IDLE_SHARE: Final = 0.02
+"""Whoever uses less than this of a core has nothing to do."""
+IDLE_DEADLINE_S: Final = 5.0
+
 
 def cpu_us(session_id: int) -> float:
     """Give the CPU time that all threads of all processes of a session have used, in user and system mode."""
     return sum(_process_ns(process) for process in _processes(session_id)) / 1000
+
+
+def wait_until_idle(session_id: int) -> None:
+    """Wait until the processes have done what they still had to do, such as answers that nobody waits for any more."""
+    deadline, before = time.monotonic() + IDLE_DEADLINE_S, cpu_us(session_id)
+    while time.monotonic() < deadline:
+        time.sleep(LOOK_EVERY_S)
+        now = cpu_us(session_id)
+        if now - before < IDLE_SHARE * LOOK_EVERY_S * 1_000_000:
+            return
+        before = now
 
 
 def _processes(session_id: int) -> list[Path]:

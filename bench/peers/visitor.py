@@ -21,9 +21,11 @@ class WrongAnswer(Exception):
 class Visitor:
     """One client with its cookies."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, cookie: str = "") -> None:
         self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
         self._cookies: dict[str, str] = {}
+        if cookie:
+            self._keep(cookie)
 
     @property
     def cookie(self) -> str:
