@@ -24,13 +24,16 @@ def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.peers", description=__doc__)
     names = ", ".join(stack.name for stack in STACKS)
     parser.add_argument("--stack", action="append", metavar="NAME", help=f"measure only this one (repeat): {names}")
-    parser.add_argument("--quick", action="store_true", help="four stacks and short runs; saves nothing by itself")
+    parser.add_argument("--quick", action="store_true", help="four stacks and short runs")
     parser.add_argument("--rounds", type=int, help="how often each stack is measured (default 5, quick 2)")
     parser.add_argument("--seconds", type=int, help="length of each measurement (default 5, quick 2)")
     parser.add_argument("--warm-up", type=int, default=1, metavar="SECONDS", help="load before each one (default 1)")
     parser.add_argument("--sessions", type=int, default=256, help="how many are logged in (default 256)")
     parser.add_argument(
-        "--save", type=Path, metavar="FOLDER", help="where the results go (default bench/results; with --quick nowhere)"
+        "--save",
+        type=Path,
+        metavar="FOLDER",
+        help="where the results go (default bench/results when all stacks are measured, else nowhere)",
     )
     return parser.parse_args()
 
@@ -70,7 +73,8 @@ def main() -> int:
         warm_up_s=chosen_options.warm_up,
         sessions=chosen_options.sessions,
     )
-    folder = chosen_options.save or (None if quick else REPOSITORY / "bench" / "results")
+    is_whole = not (quick or chosen_options.stack)
+    folder = chosen_options.save or (REPOSITORY / "bench" / "results" if is_whole else None)
     with TemporaryDirectory(prefix="coatcheck-bench-") as temporary, valkey() as (client, process):
         with console.status("preparing") as status:
             ready, skipped = prepared(chosen(chosen_options.stack or (QUICK if quick else None)))
