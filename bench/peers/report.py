@@ -59,6 +59,17 @@ def cell(result: Result, column: Column) -> str:
     return format(result[column.key], column.form)
 
 
+def fitting(rows: Sequence[Result], width: int) -> list[Column]:
+    """Give the columns that a terminal has room for beside the whole names; the least telling ones go first."""
+    columns = list(COLUMNS)
+    for key in ("p50_ms", "redis_bytes_per_session", "p99_ms", "cpu_us"):
+        widths = [max(len(column.heading), *(len(cell(each, column)) for each in rows)) for column in columns]
+        if max(len(each["title"]) for each in rows) + sum(widths) + 2 * len(columns) + 3 <= width:
+            break
+        columns = [column for column in columns if column.key != key]
+    return columns
+
+
 def print_tables(console: Console, results: Sequence[Result], skipped: Mapping[str, str]) -> None:
     """Print one table for each scenario."""
     for scenario, (path, meaning) in SCENARIOS.items():
@@ -71,11 +82,12 @@ def print_tables(console: Console, results: Sequence[Result], skipped: Mapping[s
             padding=(0, 1, 0, 0),
         )  # fmt: skip
         table.add_column("stack", overflow="fold")
-        for column in COLUMNS:
+        columns = fitting(rows, console.width)
+        for column in columns:
             table.add_column(column.heading, justify="right", overflow="fold")
         for each in rows:
             style = "bold" if each["stack"].startswith("coatcheck") else ""
-            table.add_row(each["title"], *(cell(each, column) for column in COLUMNS), style=style)
+            table.add_row(each["title"], *(cell(each, column) for column in columns), style=style)
         console.print(table)
     console.print(f"[dim]{LEGEND}[/dim]", highlight=False)
     for title, reason in skipped.items():
