@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Final
 
 from rich.console import Console
 
@@ -17,6 +19,9 @@ from bench.peers.environment import describe
 from bench.peers.processes import valkey
 from bench.peers.report import print_tables, save
 from bench.peers.stacks import QUICK, REPOSITORY, STACKS, Missing, Stack, versions
+
+BUSY: Final = 0.7
+"""The load average from which on other work is likely to be seen in the figures."""
 
 
 def options() -> argparse.Namespace:
@@ -74,13 +79,16 @@ def main() -> int:
         sessions=chosen_options.sessions,
     )
     is_whole = not (quick or chosen_options.stack)
+    busy = os.getloadavg()[0]
     folder = chosen_options.save or (REPOSITORY / "bench" / "results" if is_whole else None)
     with TemporaryDirectory(prefix="coatcheck-bench-") as temporary, valkey() as (client, process):
         with console.status("preparing") as status:
             ready, skipped = prepared(chosen(chosen_options.stack or (QUICK if quick else None)))
             results = compare(ready, Redis(client, process), plan, Path(temporary), status.update)
-        environment = describe(plan, [stack for stack, _ in ready], skipped, client)
+        environment = describe(plan, busy, [stack for stack, _ in ready], skipped, client)
     print_tables(console, results, environment["skipped"])
+    if busy > BUSY:
+        console.print(f"[dim]The machine was busy before (load {busy:.1f}); expect noise.[/dim]", highlight=False)
     if folder is not None:
         save(folder, results, environment)
         console.print(f"[dim]Saved in {folder}[/dim]", highlight=False)

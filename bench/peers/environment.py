@@ -21,8 +21,10 @@ from bench.peers.processes import cores
 from bench.peers.stacks import APPLICATIONS, STACKS, THREADS, Stack, versions
 
 
-def describe(plan: Plan, measured: Sequence[Stack], skipped: Mapping[str, str], client: redis.Redis) -> dict[str, Any]:
-    """Give what belongs beside the results."""
+def describe(
+    plan: Plan, busy: float, measured: Sequence[Stack], skipped: Mapping[str, str], client: redis.Redis
+) -> dict[str, Any]:
+    """Give what belongs beside the results. `busy` is the machine's load average before the run."""
     packages: dict[str, str] = {}
     for stack in measured:
         packages |= versions(stack)
@@ -32,6 +34,7 @@ def describe(plan: Plan, measured: Sequence[Stack], skipped: Mapping[str, str], 
             "system": platform.system(),
             "processor": _processor(),
             "cores": os.cpu_count(),
+            "load_before": round(busy, 2),
             "application_has_a_core_of_its_own": cores() is not None,
         },
         "versions": dict(sorted((packages | versions_of_tools(client)).items())),
