@@ -72,7 +72,8 @@ def chart(results: Sequence[Result]) -> str:
     for index, (scenario, path, meaning) in enumerate(PANELS):
         left = MARGIN + NAMES + index * (PANEL + GAP)
         bars = [figures.get((stack["stack"], scenario)) for stack in order]
-        drawn += panel(left, f"{path}", meaning, bars)
+        if any(bars):
+            drawn += panel(left, path, meaning, bars)
     drawn.append(
         text(MARGIN, height - 18, "Bold figure: µs that sessions add. Beside it: requests per second.", "quiet")
     )

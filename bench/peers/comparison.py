@@ -16,7 +16,7 @@ import redis
 from bench.peers import measure
 from bench.peers.load import CONNECTIONS, LoadFailed, put_load
 from bench.peers.processes import DidNotStart, free_port, pinned, running, url_of
-from bench.peers.stacks import Stack
+from bench.peers.stacks import SCENARIOS, Stack
 from bench.peers.visitor import WrongAnswer, check, logged_in
 
 SECRET_KEY: Final = secrets.token_urlsafe(32)
@@ -92,7 +92,7 @@ def compare(
                 samples[stack.name].by_scenario.setdefault(scenario, []).append(sample)
     return [
         result(stack, scenario, samples[stack.name])
-        for scenario in ("profile", "visit", "none")
+        for scenario in SCENARIOS
         for stack, _ in stacks
         if scenario in stack.scenarios
     ]

@@ -21,6 +21,7 @@ GO_PATH: Final = Path("/usr/share/gocode")
 """Where Debian puts the sources of Go packages."""
 
 SCENARIOS: Final = ("profile", "visit", "none")
+BUILD_S: Final = 300
 THREADS: Final = 4
 """Threads of the one gunicorn worker."""
 
@@ -93,9 +94,15 @@ def _gorilla() -> list[str]:
 
 
 def _build(command: list[str], folder: Path, **environment: str) -> None:
-    done = subprocess.run(
-        command, cwd=folder, env=os.environ | environment, capture_output=True, text=True, check=False, timeout=300
-    )
+    """Run a command that builds or fetches something. Raises Missing when it fails."""
+    try:
+        done = subprocess.run(
+            command, cwd=folder, env=os.environ | environment, capture_output=True, text=True, check=False,
+            timeout=BUILD_S,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        msg = f"{command[0]} took longer than {BUILD_S} s"
+        raise Missing(msg) from None
     if done.returncode != 0:
         last_line = ((done.stderr or done.stdout).strip().splitlines() or ["no output"])[-1]
         msg = f"{command[0]} failed: {last_line}"

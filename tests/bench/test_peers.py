@@ -173,3 +173,8 @@ def test_chart_is_sound_and_shows_every_stack() -> None:
     assert "1,234/s" in words
     bars = [element for element in drawing.iter() if element.attrib.get("class") in {"anyway", "added ours"}]
     assert all(0 < float(bar.attrib["width"]) <= PANEL - FIGURES for bar in bars)
+
+
+def test_chart_of_a_stack_without_visits_is_drawn() -> None:
+    floor = {"stack": "floor", "title": "Floor", "server": "uvicorn", "scenario": "profile"}
+    assert "Floor" in chart([floor | {"cpu_us": 60.0, "added_cpu_us": 0.0, "requests_per_second": 1}])
