@@ -7,15 +7,10 @@ DEMO_OPTIONS ?=
 SOAK_SECONDS ?= 600
 FAILURE_FIGURES := build/failure-figures.jsonl
 
-.PHONY: help setup demo test lint types unit format bench soak failure-report clean
+.PHONY: help setup demo test lint types unit format bench bench-quick bench-core bench-growth soak failure-report clean
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
-
-.PHONY: help setup demo test lint types unit format bench bench-quick bench-core bench-growth clean
-
-help:  ## List the targets
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 # Made again when what it is made from changes. Old pips don't know dependency groups, hence the upgrade.
 $(VENV)/.ready: pyproject.toml

@@ -60,6 +60,7 @@ class Samples:
 
     by_scenario: dict[str, list[Sample]] = field(default_factory=dict)
     session_bytes: list[float] = field(default_factory=list)
+    list_bytes: list[float] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -83,11 +84,12 @@ def compare(
         for stack, command in stacks:
             say(f"round {number} of {plan.rounds}: {stack.title}")
             try:
-                by_scenario, session_bytes = measure_stack(stack, command, server, plan, folder)
+                by_scenario, (session_bytes, list_bytes) = measure_stack(stack, command, server, plan, folder)
             except (DidNotStart, LoadFailed, WrongAnswer) as error:
                 msg = f"{stack.name}: {error}"
                 raise StackFailed(msg) from error
             samples[stack.name].session_bytes.append(session_bytes)
+            samples[stack.name].list_bytes.append(list_bytes)
             for scenario, sample in by_scenario.items():
                 samples[stack.name].by_scenario.setdefault(scenario, []).append(sample)
     return [
@@ -124,10 +126,10 @@ def started(command: Sequence[str], server: Redis) -> Iterator[Running]:
 
 def measure_stack(
     stack: Stack, command: Sequence[str], server: Redis, plan: Plan, folder: Path
-) -> tuple[dict[str, Sample], float]:
+) -> tuple[dict[str, Sample], tuple[float, float]]:
     """Start a stack on an empty Redis, check its answers, log everybody in, and measure every scenario.
 
-    Gives the samples by scenario, and the bytes in Redis per session.
+    Gives the samples by scenario, and the bytes in Redis per session: its own, and of the list that it is in.
     """
     server.client.flushall()
     with started(command, server) as app:
@@ -137,9 +139,10 @@ def measure_stack(
         cookies = logged_in(app.port, plan.sessions) if stack.has_sessions else []
         everybody.write_text("".join(f"{cookie}\n" for cookie in cookies))
         nobody.write_text("")
-        session_bytes = measure.stored_bytes(server.client) / plan.sessions
+        session_bytes, list_bytes = (size / plan.sessions for size in measure.stored_bytes(server.client))
         files = {scenario: nobody if scenario == "none" else everybody for scenario in stack.scenarios}
-        return {name: measure_load(app, name, file, plan, server) for name, file in files.items()}, session_bytes
+        by_scenario = {name: measure_load(app, name, file, plan, server) for name, file in files.items()}
+        return by_scenario, (session_bytes, list_bytes)
 
 
 def measure_load(app: Running, scenario: str, cookies: Path, plan: Plan, server: Redis) -> Sample:
@@ -194,6 +197,7 @@ def result(stack: Stack, scenario: str, samples: Samples) -> Result:
         "redis_setup_commands": round(median(sample.setup_commands for sample in rounds)),
         "redis_cpu_us": round(median(sample.redis_cpu_us for sample in rounds), 1),
         "redis_bytes_per_session": round(median(samples.session_bytes)),
+        "redis_bytes_of_lists": round(median(samples.list_bytes)),
     }
 
 

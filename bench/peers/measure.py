@@ -80,9 +80,15 @@ def _family(command: str) -> str:
     return command.partition("|")[0]
 
 
-def stored_bytes(client: redis.Redis) -> int:
-    """Give the memory that all keys take, their names and Redis's own bookkeeping included."""
+def stored_bytes(client: redis.Redis) -> tuple[int, int]:
+    """Give the memory that the keys of sessions take, their names and Redis's own bookkeeping included.
+
+    And apart from it that of what lists a user's sessions, which only Coatcheck has.
+    """
+    keys = list(client.scan_iter(count=1000))
     with client.pipeline(transaction=False) as pipeline:
-        for key in client.scan_iter(count=1000):
+        for key in keys:
             pipeline.memory_usage(key, samples=0)
-        return sum(pipeline.execute())
+        sizes = dict(zip(keys, pipeline.execute(), strict=True))
+    of_lists = sum(size for key, size in sizes.items() if b":user-" in key)
+    return sum(sizes.values()) - of_lists, of_lists

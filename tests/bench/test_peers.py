@@ -104,8 +104,10 @@ def test_added_cpu_compares_the_measurements_of_one_process() -> None:
     # Two of the three processes add 10 us each. The difference of the medians would be 30.
     rounds = Samples({"profile": [sample(60), sample(110), sample(40)], "none": [sample(20), sample(100), sample(30)]})
     rounds.session_bytes += [100, 300, 200]
+    rounds.list_bytes += [10, 30, 20]
     made = result(stack_named("starsessions"), "profile", rounds)
     assert (made["cpu_us"], made["added_cpu_us"], made["redis_bytes_per_session"]) == (60, 10, 200)
+    assert made["redis_bytes_of_lists"] == 20
 
 
 def test_cpu_time_of_a_servers_children_is_counted() -> None:
@@ -150,11 +152,14 @@ def test_connecting_is_told_from_requests() -> None:
     }
 
 
-def test_stored_bytes_cover_all_keys() -> None:
+def test_stored_bytes_cover_all_keys_and_tell_lists_of_sessions_apart() -> None:
     with Server(server_binaries()["valkey"]) as server, redis.Redis(port=server.port) as client:
         client.set("one", "x" * 1000)
         client.hset("two", "field", "y" * 1000)
-        assert measure.stored_bytes(client) > 2000
+        client.set("shop:user-1", "z" * 500)
+        sessions, lists = measure.stored_bytes(client)
+    assert 2000 < sessions < 3000
+    assert 500 < lists < 1000
 
 
 def test_chart_is_sound_and_shows_every_stack() -> None:
