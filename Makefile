@@ -9,7 +9,7 @@ FUZZ_TARGETS ?= gob cookie go_session token record
 SOAK_SECONDS ?= 600
 FAILURE_FIGURES := build/failure-figures.jsonl
 
-.PHONY: help setup demo test lint types unit format bench fuzz soak failure-report clean
+.PHONY: help setup demo test lint types unit format bench bench-quick bench-core bench-growth fuzz soak failure-report clean
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -43,11 +43,25 @@ format: setup  ## Format the code
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
 
-bench: setup  ## Measure the core (see bench/README.md)
+# The frameworks and session libraries that Coatcheck is measured beside. `make test` needs none of them.
+$(VENV)/.bench-ready: $(VENV)/.ready
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group bench
+	@touch $@
+
+bench: $(VENV)/.bench-ready  ## Measure Coatcheck and its peers over HTTP (see bench/README.md)
+	$(BIN)/python -m bench.peers
+
+bench-quick: $(VENV)/.bench-ready  ## The same for four of them, in a minute or two
+	$(BIN)/python -m bench.peers --quick
+
+bench-core: setup  ## Measure the core, without a network
 	$(BIN)/python bench/core.py
 
-fuzz: setup  ## Fuzz the decoders, FUZZ_SECONDS=60 each (FUZZ_TARGETS="gob cookie" chooses)
+$(VENV)/.fuzz-ready: $(VENV)/.ready
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group fuzz
+	@touch $@
+
+fuzz: $(VENV)/.fuzz-ready  ## Fuzz the decoders, FUZZ_SECONDS=60 each (FUZZ_TARGETS="gob cookie" chooses)
 	for target in $(FUZZ_TARGETS); do $(BIN)/python fuzz/run.py $$target $(FUZZ_SECONDS) || exit 1; done
 
 soak: setup  ## Ten minutes of traffic on a Redis that fails again and again (SOAK_SECONDS changes it)
@@ -59,5 +73,8 @@ failure-report: setup  ## Measure what the failures of Redis do, and write it in
 	COATCHECK_FAILURE_REPORT=$(FAILURE_FIGURES) $(MAKE) soak
 	$(BIN)/python tests/failure/render_report.py $(FAILURE_FIGURES)
 
+bench-growth: $(VENV)/.bench-ready  ## Measure a request with a thousand to a million sessions in Valkey
+	$(BIN)/python -m bench.growth
+
 clean:  ## Remove what setup made
-	rm -rf $(VENV)
+	rm -rf $(VENV) .bench

@@ -6,7 +6,7 @@ streaming body, a background task or a WebSocket, is stored before the next mess
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from datetime import timedelta
 from functools import partial
 from typing import Any, Final, TypeAlias
@@ -17,6 +17,7 @@ from coatcheck.errors import ConfigurationError, StoreUnavailable
 from coatcheck.guard import Guard, Request
 from coatcheck.headers import BYTES
 from coatcheck.mounting import Load, claim_cookie, is_eager
+from coatcheck.outage import WhileDown
 from coatcheck.sessions import Session, Sessions
 
 Scope: TypeAlias = MutableMapping[str, Any]
@@ -47,12 +48,24 @@ class SessionMiddleware:
             different names and different cookies, and use `scope[name]`.
         load: "eager" loads the session before the application runs, if the request has its cookie. "lazy" leaves that
             to `await session.load()`, which the application must call before it uses the session.
+        while_down: what becomes of requests that need their session while the store is out of reach. "refuse" answers
+            by 503; "continue" lets them go on as nobody's: `session.is_available` is False, the session looks empty,
+            what would change it raises `StoreUnavailable` (503), and session and cookie are left as they are. For some
+            of the paths, give a mapping: `{"/": "refuse", "/products": "continue"}`.
 
     Raises:
         ConfigurationError: an argument can't work.
     """
 
-    def __init__(self, app: ASGIApp, sessions: Sessions, *, name: str = "session", load: Load = "eager") -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        sessions: Sessions,
+        *,
+        name: str = "session",
+        load: Load = "eager",
+        while_down: WhileDown | Mapping[str, WhileDown] = "refuse",
+    ) -> None:
         if not isinstance(sessions, Sessions):
             msg = f"sessions: the ASGI middleware needs a Sessions object, got a {type(sessions).__name__}"
             raise ConfigurationError(msg)
@@ -60,6 +73,7 @@ class SessionMiddleware:
         self._sessions = sessions
         self._name = name
         self._is_eager = is_eager(load)
+        self._routes = outage.Routes(while_down)
         self._outages = outage.OutageLog()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -82,6 +96,8 @@ class SessionMiddleware:
         self._check_names(scope)
         cookies = [value for name, value in scope["headers"] if name == b"cookie"]
         session = self._sessions.begin(cookies, partial(_device, scope))
+        if not self._routes.are_all_refused:
+            session._work.may_go_on = self._routes.go_on(scope["path"])
         exchange = _Exchange(self._sessions, session, receive, send)
         try:
             if self._is_eager:
@@ -103,6 +119,8 @@ class SessionMiddleware:
             outage_met = await exchange.finished(scope)
             if outage_met is not None:
                 self._outages.report(outage_met)
+            elif session._work.outage is not None:
+                self._outages.report(session._work.outage, "goes on without its session")
 
     def _check_names(self, scope: Scope) -> None:
         """Refuse two middlewares that would write to the same place, here or in the browser."""
@@ -159,7 +177,8 @@ class _Exchange:
         accessed = self._session.was_accessed
         if accessed or set_cookie is not None:
             headers = list(message.get("headers", ()))
-            BYTES.add(headers, accessed=accessed, set_cookie=set_cookie)
+            for_now = self._session._work.outage is not None
+            BYTES.add(headers, accessed=accessed, set_cookie=set_cookie, for_now=for_now)
             message["headers"] = headers
 
     async def failed(self) -> None:

@@ -13,7 +13,7 @@ from datetime import timedelta
 from typing import Final
 from urllib.parse import quote, unquote
 
-from coatcheck.errors import ConfigurationError, LoginRequired, RecentLoginRequired
+from coatcheck.errors import ConfigurationError, LoginRequired, RecentLoginRequired, StoreUnavailable
 from coatcheck.session import BaseSession
 
 _MAX_NEXT_CHARACTERS: Final = 2_000
@@ -28,7 +28,11 @@ def require_login(session: BaseSession) -> str:
 
     Raises:
         LoginRequired: nobody is.
+        StoreUnavailable: nobody knows. Only where the request goes on without the store: see `while_down`.
     """
+    if not session.is_available:
+        msg = "Whether somebody is logged in can't be told now: the store is out of reach"
+        raise StoreUnavailable(msg)
     if session.user_id is None:
         raise LoginRequired
     return session.user_id

@@ -23,7 +23,9 @@ class ResponseHeaders(Generic[Text]):
         self._no_store: tuple[Text, Text] = (self._cache_control, text("no-store"))
         self._vary_cookie: tuple[Text, Text] = (self._vary, text("Cookie"))
 
-    def add(self, headers: list[tuple[Text, Text]], *, accessed: bool, set_cookie: str | None) -> None:
+    def add(
+        self, headers: list[tuple[Text, Text]], *, accessed: bool, set_cookie: str | None, for_now: bool = False
+    ) -> None:
         """Add to `headers` what is due, in place.
 
         Args:
@@ -31,11 +33,13 @@ class ResponseHeaders(Generic[Text]):
             accessed: the session was read, so what is said may differ for another cookie (RFC 9110, section 12.5.5).
             set_cookie: the Set-Cookie value, or None. A response that carries one must not be kept by caches, so it
                 gets `Cache-Control: no-store` in place of what it had.
+            for_now: what is said is not true for longer, so caches must not keep it either.
         """
-        if set_cookie is not None:
+        if set_cookie is not None or for_now:
             headers[:] = [header for header in headers if not self._is_for_caches(header[0].lower())]
             headers.append(self._no_store)
-            headers.append((self._set_cookie, self._text(set_cookie)))
+            if set_cookie is not None:
+                headers.append((self._set_cookie, self._text(set_cookie)))
         elif not accessed:
             return
         for name, value in headers:

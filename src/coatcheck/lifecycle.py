@@ -636,7 +636,8 @@ class Lifecycle:
         """Tell whether use has to extend the session. The token's time of issue says when that was last done."""
         age_ms = self.keeper.now_ms() - work.issued_at_ms
         # A token from the future was issued by a clock that is ahead, and says nothing of when that was.
-        return work.accessed and (work.by_older_key or age_ms >= self._refresh_ms or age_ms < -_SKEW_MS)
+        is_time = work.by_older_key or age_ms >= self._refresh_ms or age_ms < -_SKEW_MS
+        return is_time and work.accessed and work.outage is None
 
     def _renewal_is_due(self, work: WorkingCopy) -> bool:
         if self._renew_every_ms is None or work.sealed or work.moved_to is not None or not work.accessed:

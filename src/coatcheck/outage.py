@@ -1,12 +1,15 @@
-"""The answer while the store can't be reached, and the log line that says why."""
+"""What becomes of requests while the store can't be reached, and the log line that says why."""
 
 from __future__ import annotations
 
 import logging
 import time
-from typing import Final
+from collections.abc import Mapping
+from typing import Final, Literal, TypeAlias, get_args
 
-from coatcheck.errors import StoreUnavailable
+from coatcheck.errors import ConfigurationError, StoreUnavailable
+
+WhileDown: TypeAlias = Literal["refuse", "continue"]
 
 logger: Final = logging.getLogger("coatcheck")
 
@@ -22,6 +25,35 @@ HEADERS: Final = (
 _LOG_EVERY_S: Final = 5.0
 
 
+class Routes:
+    """Which requests go on as nobody's while the store is out of reach.
+
+    Args:
+        while_down: "refuse" answers those that need their session by 503, "continue" lets them go on without. For
+            some of the paths, a mapping of paths to these words: the longest that the request's begins with counts,
+            and where none does, "refuse".
+
+    Raises:
+        ConfigurationError: it is neither.
+    """
+
+    def __init__(self, while_down: WhileDown | Mapping[str, WhileDown]) -> None:
+        rules = {"/": while_down} if isinstance(while_down, str) else dict(while_down)
+        for path, rule in rules.items():
+            if rule not in get_args(WhileDown) or not path.startswith("/"):
+                msg = f"while_down: expected 'refuse', 'continue' or {{'/path': one of these}}, got {path!r}: {rule!r}"
+                raise ConfigurationError(msg)
+        self._rules = sorted(rules.items(), key=lambda each: len(each[0]), reverse=True)
+        self.are_all_refused = "continue" not in rules.values()
+
+    def go_on(self, path: str) -> bool:
+        """Tell whether a request for this path goes on."""
+        for start, rule in self._rules:
+            if path == start or path.startswith(start if start.endswith("/") else start + "/"):
+                return rule == "continue"
+        return False
+
+
 class OutageLog:
     """Says why requests are answered by 503, but not once for each of them."""
 
@@ -29,14 +61,14 @@ class OutageLog:
         self._next_line_at = float("-inf")
         self._unsaid = 0
 
-    def report(self, error: StoreUnavailable) -> None:
+    def report(self, error: StoreUnavailable, outcome: str = "is answered by 503") -> None:
         """Log an error now, or count it until the next line is due."""
         now = time.monotonic()
         if now < self._next_line_at:
             self._unsaid += 1
             return
         more = f" ({self._unsaid} more since the last line)" if self._unsaid else ""
-        logger.error("The store can't be used, so a request is answered by 503: %s%s", error, more)
+        logger.error("The store can't be used, so a request %s: %s%s", outcome, error, more)
         self._next_line_at, self._unsaid = now + _LOG_EVERY_S, 0
 
 

@@ -226,6 +226,14 @@ class BaseSession(MutableMapping[str, Any]):
         """Whether the session was ended by somebody else since this request began, as the last `save()` found out."""
         return self._read().standing in (Standing.ENDED, Standing.SUPERSEDED)
 
+    @property
+    def is_available(self) -> bool:
+        """Whether the store could be asked. False only where a request goes on without: see `while_down`.
+
+        Then the session looks empty and nobody's, and what would change it raises `StoreUnavailable`.
+        """
+        return self._read().standing is not Standing.UNAVAILABLE
+
     # --- identity and life --------------------------------------------------------------------------------------
 
     @property

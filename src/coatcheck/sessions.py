@@ -22,7 +22,7 @@ from coatcheck.config import CookieConfig, SessionConfig, WhenFull
 from coatcheck.cookie import CookieReader
 from coatcheck.devices import ClientAddress, Device
 from coatcheck.drivers import drive, drive_sync
-from coatcheck.errors import ConfigurationError, SessionNotFound, SessionNotLoaded, StoreError
+from coatcheck.errors import ConfigurationError, SessionNotFound, SessionNotLoaded, StoreError, StoreUnavailable
 from coatcheck.events import Event, Events, log, log_failure
 from coatcheck.keeper import Steps
 from coatcheck.lifecycle import Lifecycle
@@ -78,7 +78,10 @@ class Session(BaseSession):
             StoreUnavailable: the store can't be reached.
         """
         if self._work.standing is Standing.UNLOADED:
-            await drive(self._lifecycle.load(self._work), self._sessions.store)
+            try:
+                await drive(self._lifecycle.load(self._work), self._sessions.store)
+            except StoreUnavailable as error:
+                self._work.go_on_as_nobody(error)
             if self._work.noted:
                 await self._sessions._tell(self._work)
 
@@ -136,7 +139,10 @@ class SyncSession(BaseSession):
     def load(self) -> None:
         """See `Session.load`."""
         if self._work.standing is Standing.UNLOADED:
-            self._sessions.run(self._lifecycle.load(self._work), self._work)
+            try:
+                self._sessions.run(self._lifecycle.load(self._work), self._work)
+            except StoreUnavailable as error:
+                self._work.go_on_as_nobody(error)
 
     def refresh(self) -> None:
         """See `Session.refresh`."""
@@ -297,7 +303,10 @@ class Sessions(_Sessions[AsyncStore, Session]):
         A response of 500 or more stores nothing; only `destroy()` holds. From now on, what would need a cookie raises
         `ResponseStarted`; other changes are for `session.save()`.
         """
-        await self.one_at_a_time(session._work, self._rule_for(status))
+        try:
+            await self.one_at_a_time(session._work, self._rule_for(status))
+        except StoreUnavailable as error:
+            session._work.go_on_unextended(error)
         return self._sealed(session._work)
 
     async def abandon(self, session: Session) -> None:
@@ -486,7 +495,10 @@ class SyncSessions(_Sessions[SyncStore, SyncSession]):
 
     def conclude(self, session: SyncSession, status: int) -> str | None:
         """See `Sessions.conclude`."""
-        self.one_at_a_time(session._work, self._rule_for(status))
+        try:
+            self.one_at_a_time(session._work, self._rule_for(status))
+        except StoreUnavailable as error:
+            session._work.go_on_unextended(error)
         return self._sealed(session._work)
 
     def abandon(self, session: SyncSession) -> None:

@@ -16,7 +16,7 @@ from msgspec import Raw
 
 from coatcheck import values
 from coatcheck.devices import Device
-from coatcheck.errors import ResponseStarted, SessionClosed, UnsupportedValue
+from coatcheck.errors import ResponseStarted, SessionClosed, StoreUnavailable, UnsupportedValue
 from coatcheck.events import Event
 from coatcheck.record import Login, Record, Values
 from coatcheck.token import SessionID
@@ -45,6 +45,8 @@ class Standing(Enum):
     """Revoked or expired while the request ran: nothing more is stored, and the cookie is cleared."""
     SUPERSEDED = "superseded"
     """Renewed by another request: nothing more is stored, and the client's cookie, newer than ours, is left alone."""
+    UNAVAILABLE = "unavailable"
+    """The store is out of reach, and the request goes on as nobody's: session and cookie are left alone."""
 
 
 class InapplicableError(Exception):
@@ -169,6 +171,10 @@ class WorkingCopy:
     """Writes whose fate is not known, because the store failed: their revisions, and what they were to change."""
     device: Callable[[], Device] | None = None
     """Tells where the request comes from."""
+    may_go_on = False
+    """Whether the request goes on as nobody's while the store is out of reach."""
+    outage: StoreUnavailable | None = None
+    """Why it goes on without the store."""
     noted: tuple[Event, ...] = ()
     """What happened, for the application's handlers and the log."""
 
@@ -488,10 +494,29 @@ class WorkingCopy:
         """Give a patch that changes nothing."""
         return Patch(self)
 
+    # --- without the store ------------------------------------------------------------------------------------
+
+    def go_on_as_nobody(self, error: StoreUnavailable) -> None:
+        """The session can't be loaded: go on without, or else raise the error."""
+        if not self.may_go_on:
+            raise error
+        self.standing = Standing.UNAVAILABLE
+        self.outage = error
+
+    def go_on_unextended(self, error: StoreUnavailable) -> None:
+        """What is to be stored can't be: go on if that was only that the session is used, or else raise the error."""
+        is_changed = self.destroyed or self.login_is_new or self.predecessor is not None or self.patch()
+        if not self.may_go_on or is_changed or self.record is None or self.remember is not self.record.remember:
+            raise error
+        self.outage = error
+
     def check_open(self) -> None:
-        """Raise SessionClosed when nobody is going to commit any more."""
+        """Raise SessionClosed when nobody is going to commit any more, StoreUnavailable when nobody can."""
         if self.closed:
             raise SessionClosed
+        if self.standing is Standing.UNAVAILABLE:
+            msg = "The session can't be changed now: the store is out of reach, and the request goes on without it"
+            raise StoreUnavailable(msg) from self.outage
 
     def check_cookie_can_be_set(self, reason: str) -> None:
         """Raise ResponseStarted when the headers have left."""

@@ -7,7 +7,7 @@ changes until then counts. What it changes later, in a streaming body, is stored
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import timedelta
 from functools import partial
 from http import HTTPStatus
@@ -21,6 +21,7 @@ from coatcheck.errors import ConfigurationError, StoreUnavailable
 from coatcheck.guard import Guard, Request
 from coatcheck.headers import TEXT
 from coatcheck.mounting import Load, claim_cookie, is_eager
+from coatcheck.outage import WhileDown
 from coatcheck.sessions import SyncSession, SyncSessions
 
 if TYPE_CHECKING:
@@ -45,6 +46,8 @@ class SessionMiddleware:
             times with different keys and different cookies.
         load: "eager" loads the session before the application runs, if the request has its cookie; "lazy" when it is
             first used.
+        while_down: what becomes of requests that need their session while the store is out of reach: see
+            `coatcheck.asgi.SessionMiddleware`.
 
     Raises:
         ConfigurationError: an argument can't work.
@@ -57,6 +60,7 @@ class SessionMiddleware:
         *,
         environ_key: str = ENVIRON_KEY,
         load: Load = "eager",
+        while_down: WhileDown | Mapping[str, WhileDown] = "refuse",
     ) -> None:
         if not isinstance(sessions, SyncSessions):
             msg = f"sessions: the WSGI middleware needs a SyncSessions object, got a {type(sessions).__name__}"
@@ -65,6 +69,7 @@ class SessionMiddleware:
         self._sessions = sessions
         self._environ_key = environ_key
         self._is_eager = is_eager(load)
+        self._routes = outage.Routes(while_down)
         self._outages = outage.OutageLog()
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -74,7 +79,10 @@ class SessionMiddleware:
         # PEP 3333: header values are str that hold bytes, decoded as Latin-1.
         cookies = [] if header is None else [header.encode("latin-1", "replace")]
         session = self._sessions.begin(cookies, partial(_device, environ))
-        response = _Response(self._sessions, session, start_response)
+        if not self._routes.are_all_refused:
+            path = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
+            session._work.may_go_on = self._routes.go_on(path)
+        response = _Response(self._sessions, session, start_response, self._outages)
         try:
             if self._is_eager:
                 session.load()
@@ -143,9 +151,18 @@ def _is_file(body: Iterable[bytes], environ: WSGIEnvironment) -> bool:
 class _Response:
     """The application's status and headers, held back until the session is stored."""
 
-    __slots__ = ("_headers", "_session", "_sessions", "_start_response", "_status", "_write", "exc_info", "has_left")
+    __slots__ = (
+        "_headers", "_outages", "_session", "_sessions", "_start_response", "_status", "_write", "exc_info", "has_left"
+    )  # fmt: skip
 
-    def __init__(self, sessions: SyncSessions, session: SyncSession, start_response: StartResponse) -> None:
+    def __init__(
+        self,
+        sessions: SyncSessions,
+        session: SyncSession,
+        start_response: StartResponse,
+        outages: outage.OutageLog,
+    ) -> None:
+        self._outages = outages
         self._sessions = sessions
         self._session = session
         self._start_response = start_response
@@ -176,7 +193,11 @@ class _Response:
             msg = "the application gave a body without calling start_response"
             raise AssertionError(msg)
         set_cookie = self._sessions.conclude(self._session, int(self._status[:3]))
-        TEXT.add(self._headers, accessed=self._session.was_accessed, set_cookie=set_cookie)
+        outage_met = self._session._work.outage
+        if outage_met is not None:
+            self._outages.report(outage_met, "goes on without its session")
+        for_now = outage_met is not None
+        TEXT.add(self._headers, accessed=self._session.was_accessed, set_cookie=set_cookie, for_now=for_now)
         self.has_left = True
         self._write = self._start_response(self._status, self._headers, self.exc_info)
 

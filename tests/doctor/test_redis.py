@@ -220,8 +220,6 @@ def test_sample_that_is_smaller_than_what_there_is_does_not_pass_for_all(server:
 def test_rights_in_the_advice_are_for_the_prefix_as_it_stands() -> None:
     access = access_by(connecting("redis://host", {"prefix": "a*b:"}))
     _, advice = access.explain(redis.exceptions.NoPermissionError("No permissions"))
-        redis.exceptions.NoPermissionError("No permissions")
-    )
     assert r" ~a\*b:* &a\*b:news " in advice
 
 

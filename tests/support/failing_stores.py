@@ -41,6 +41,10 @@ class FailingStore(_Failing, MemoryStore):
         self._check("delete")
         return await super().delete(key)
 
+    async def touch(self, key: str, ttl_ms: int) -> bytes | None:
+        self._check("touch")
+        return await super().touch(key, ttl_ms)
+
 
 class SyncFailingStore(_Failing, SyncMemoryStore):
     """For threads."""
@@ -56,3 +60,7 @@ class SyncFailingStore(_Failing, SyncMemoryStore):
     def update(self, key: str, revision: bytes, record: bytes, ttl_ms: int) -> Any:
         self._check("update")
         return super().update(key, revision, record, ttl_ms)
+
+    def touch(self, key: str, ttl_ms: int) -> bytes | None:
+        self._check("touch")
+        return super().touch(key, ttl_ms)

@@ -1,0 +1,19 @@
+"""The floor: Starlette without any session. /profile answers a constant."""
+
+from __future__ import annotations
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+
+async def profile(_request: Request) -> Response:
+    return JSONResponse({"user": "nobody", "visits": 0})
+
+
+async def none(_request: Request) -> Response:
+    return JSONResponse({"ok": True})
+
+
+app = Starlette(routes=[Route("/profile", profile), Route("/none", none)])
