@@ -221,6 +221,9 @@ def test_cookies_of_gorillas_that_are_old_or_hold_something_else_are_refused(kin
     go = SecureCookie(GORILLA_KEYS, clock=clock)
     for value in ("an ID", {1.5: "x"}, {"_flash": "no list"}, {"\udcff": 1}):
         assert face.request(go.encode("session-name", value)).is_new
+    future = face.request(go.encode("session-name", {"user": "alice"}, issued_at=(1 << 63) - 1))
+    assert future["user"] == "alice"
+    assert future.created_at == datetime.fromtimestamp(clock(), UTC)
     token = go.encode("session-name", {"user": "alice"})
     clock.advance(timedelta(hours=2))
     assert face.request(token).is_new

@@ -6,10 +6,14 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any, assert_type
 
+import redis.asyncio
+
 from coatcheck import CookieConfig, Flash, Session, Sessions, SyncSession, SyncSessions
 from coatcheck.asgi import SessionMiddleware
+from coatcheck.interop.redistore import RedistoreStore, SyncRedistoreStore
+from coatcheck.stores.cookie import CookieStore, SyncCookieStore
 from coatcheck.stores.memory import MemoryStore, SyncMemoryStore
-from coatcheck.stores.protocol import AsyncStore, SyncStore
+from coatcheck.stores.protocol import AsyncStore, HasTokens, SyncStore
 from coatcheck.stores.redis import RedisStore, SyncRedisStore
 from coatcheck.stores.sqlite import SQLiteStore, SyncSQLiteStore
 from coatcheck.testing import ManualClock
@@ -30,6 +34,16 @@ SyncSessions(MemoryStore(), secret_keys=[])  # type: ignore[arg-type]
 
 async_stores: list[AsyncStore] = [MemoryStore(), SQLiteStore("file"), RedisStore("redis://localhost")]
 sync_stores: list[SyncStore] = [SyncMemoryStore(), SyncSQLiteStore("file"), SyncRedisStore("redis://localhost")]
+
+shared, sync_shared = RedistoreStore("redis://localhost", key_pairs=[b"key"]), SyncRedistoreStore("", key_pairs=[None])
+in_cookies, sync_in_cookies = CookieStore(["key"]), SyncCookieStore([b"key"])
+async_stores += [shared, in_cookies]
+sync_stores += [sync_shared, sync_in_cookies]
+with_tokens: list[HasTokens] = [shared, sync_shared, in_cookies, sync_in_cookies]
+RedistoreStore("redis://localhost")  # type: ignore[call-arg]
+SyncRedistoreStore(redis.asyncio.Redis(), key_pairs=[b"key"])  # type: ignore[arg-type]
+Sessions(shared)
+SyncSessions(shared)  # type: ignore[arg-type]
 
 
 async def use(session: Session) -> None:

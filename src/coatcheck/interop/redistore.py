@@ -23,10 +23,10 @@ from base64 import b32decode, b32encode
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import suppress
 from datetime import timedelta
-from typing import Any, Final, Literal, NamedTuple, TypeAlias, TypeVar, Unpack
+from typing import Any, Final, Generic, Literal, NamedTuple, TypeAlias, TypeVar, Unpack
 
 import redis
-import redis.asyncio
+from redis import asyncio as asyncio_redis
 
 from coatcheck import record as records
 from coatcheck.config import SessionConfig
@@ -42,12 +42,10 @@ from coatcheck.stores.redis.connections import RedisOptions
 from coatcheck.token import FOREIGN_STORE_KEY_DIGITS, SessionID, VerifiedToken
 
 T = TypeVar("T")
+ClientT = TypeVar("ClientT")
 
 _ID_BYTES: Final = 32
 _ID_CHARACTERS: Final = 52
-DEFAULT_MAX_AGE: Final = timedelta(days=30)
-DEFAULT_MAX_LENGTH: Final = 4096
-"""Both are redistore's."""
 
 _SESSION, _MOVED = 1, 2
 """The places of the two keys that an ID has in Redis."""
@@ -349,7 +347,42 @@ class _Layout:
 # --- the stores ---------------------------------------------------------------------------------------------------
 
 
-class RedistoreStore(RedisStore):
+class _Shared(Generic[ClientT]):
+    """What both stores have in common: the settings. Stands before the store that is extended, among the bases."""
+
+    _commands: Commands
+
+    def __init__(  # noqa: PLR0913 (they are the settings)
+        self,
+        redis: str | ClientT,
+        *,
+        key_pairs: Sequence[bytes | None],
+        max_age: timedelta = timedelta(days=30),
+        serializer: SerializerName = "gob",
+        key_prefix: str = "session_",
+        max_length: int = 4096,
+        flash_categories: Iterable[str] = (),
+        clock: Callable[[], float] = time.time,
+        **options: Unpack[RedisOptions],
+    ) -> None:
+        super().__init__(redis, **options)  # type: ignore[call-arg, misc]
+        self._layout = _Layout(
+            key_pairs=key_pairs,
+            max_age=max_age,
+            serializer=serializer,
+            key_prefix=key_prefix,
+            prefix=self._commands.prefix,
+            max_length=max_length,
+            flash_categories=flash_categories,
+            clock=clock,
+        )
+
+    def tokens(self, config: SessionConfig) -> RedistoreTokens:
+        """See `HasTokens.tokens`."""
+        return self._layout.tokens(config)
+
+
+class RedistoreStore(_Shared[asyncio_redis.Redis | asyncio_redis.RedisCluster], RedisStore):
     """Shares its sessions with Go programs that use gorilla/sessions and redistore. For `Sessions`.
 
     Args:
@@ -369,35 +402,6 @@ class RedistoreStore(RedisStore):
         ConfigurationError: an argument can't work.
         MissingExtra: there is a block key, and the `cryptography` package is not installed.
     """
-
-    def __init__(  # noqa: PLR0913 (they are the settings)
-        self,
-        redis: str | redis.asyncio.Redis | redis.asyncio.RedisCluster,
-        *,
-        key_pairs: Sequence[bytes | None],
-        max_age: timedelta = DEFAULT_MAX_AGE,
-        serializer: SerializerName = "gob",
-        key_prefix: str = "session_",
-        max_length: int = DEFAULT_MAX_LENGTH,
-        flash_categories: Iterable[str] = (),
-        clock: Callable[[], float] = time.time,
-        **options: Unpack[RedisOptions],
-    ) -> None:
-        super().__init__(redis, **options)
-        self._layout = _Layout(
-            key_pairs=key_pairs,
-            max_age=max_age,
-            serializer=serializer,
-            key_prefix=key_prefix,
-            prefix=self._commands.prefix,
-            max_length=max_length,
-            flash_categories=flash_categories,
-            clock=clock,
-        )
-
-    def tokens(self, config: SessionConfig) -> RedistoreTokens:
-        """See `HasTokens.tokens`."""
-        return self._layout.tokens(config)
 
     async def load(self, *keys: str) -> list[bytes | None]:
         """See `SyncStore.load`."""
@@ -451,37 +455,8 @@ class RedistoreStore(RedisStore):
                 answer = await here.ask(question)
 
 
-class SyncRedistoreStore(SyncRedisStore):
+class SyncRedistoreStore(_Shared[redis.Redis | redis.RedisCluster], SyncRedisStore):
     """Shares its sessions with Go programs. For `SyncSessions`; see `RedistoreStore` for the arguments."""
-
-    def __init__(  # noqa: PLR0913 (they are the settings)
-        self,
-        redis: str | redis.Redis | redis.RedisCluster,
-        *,
-        key_pairs: Sequence[bytes | None],
-        max_age: timedelta = DEFAULT_MAX_AGE,
-        serializer: SerializerName = "gob",
-        key_prefix: str = "session_",
-        max_length: int = DEFAULT_MAX_LENGTH,
-        flash_categories: Iterable[str] = (),
-        clock: Callable[[], float] = time.time,
-        **options: Unpack[RedisOptions],
-    ) -> None:
-        super().__init__(redis, **options)
-        self._layout = _Layout(
-            key_pairs=key_pairs,
-            max_age=max_age,
-            serializer=serializer,
-            key_prefix=key_prefix,
-            prefix=self._commands.prefix,
-            max_length=max_length,
-            flash_categories=flash_categories,
-            clock=clock,
-        )
-
-    def tokens(self, config: SessionConfig) -> RedistoreTokens:
-        """See `HasTokens.tokens`."""
-        return self._layout.tokens(config)
 
     def load(self, *keys: str) -> list[bytes | None]:
         """See `SyncStore.load`."""

@@ -162,6 +162,7 @@ class _GorillaCookies:
         self._cookies = SecureCookie(key_pairs, max_age=max_age_s, clock=config.clock)
         self._sessions = GoSessions("gob", 0, ())
         self._name = config.cookie.full_name
+        self._clock = config.clock
 
     def verify(self, token: bytes) -> VerifiedToken | None:
         """See `Tokens.verify`. The session gets an ID now, and a cookie of ours when it is used."""
@@ -170,7 +171,7 @@ class _GorillaCookies:
             values = self._sessions.values(opened.value)
         except (InvalidCookie, SessionError, ValueError):
             return None
-        began_ms = opened.issued_at * 1000
+        began_ms = int(min(opened.issued_at, self._clock()) * 1000)  # Go's cookies may be from the future
         session_id = SealedID(secrets.token_bytes(_ID_BYTES))
         record = Record(began_ms, began_ms, began_ms, None, None, values)
         encoded = records.encode(session_id.store_key, records.new_revision(), record)
