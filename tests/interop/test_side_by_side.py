@@ -297,6 +297,19 @@ def test_go_brings_back_a_session_that_python_ended_while_its_request_ran(browse
     assert python_answer["username"] == "alice"
 
 
+def test_go_adopts_the_id_of_a_session_that_has_ended_and_python_does_not(browser: Browser) -> None:
+    browser.python("/set", key="colour", value="green")
+    ended = browser.cookie or ""
+    browser.python("/logout")
+    browser.client.cookies.set(NAME, ended)
+    browser.python("/set", key="colour", value="blue")
+    with httpx.Client(cookies={NAME: ended}) as other:
+        assert other.get(browser.python_url + "/profile").json() == {}
+        answer = other.get(browser.go_url + "/set", params={"key": "colour", "value": "red"}).json()
+        assert answer["is_new"]
+    assert httpx.get(browser.python_url + "/profile", cookies={NAME: ended}).json() == {"colour": "red"}
+
+
 def test_python_does_not_follow_go_back_to_an_id_that_a_login_left(browser: Browser) -> None:
     """Go's late request brings the old ID back for Go, with what it knew; for Python it stays dead for the while."""
     browser.go("/set", key="cart", value="A-1")

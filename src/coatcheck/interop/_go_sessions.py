@@ -108,10 +108,7 @@ class _Gob:
         return gob.dumps(pairs)
 
     def is_same(self, written: Any, read: Any) -> bool:
-        try:
-            return values.encode("", gob.plain(written)) == values.encode("", gob.plain(read))
-        except UnsupportedValue:  # it has strings that are not UTF-8, and so came from Go
-            return bool(written == read)
+        return _encoded("", gob.plain(written)) == _encoded("", gob.plain(read))
 
     def name_of(self, key: Any) -> str:
         if isinstance(key, str):
