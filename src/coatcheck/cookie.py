@@ -30,8 +30,11 @@ class CookieReader:
         values: list[bytes] = []
         for header in headers:
             if start in header:
-                pairs = [pair.strip(b" \t") for pair in header.split(b";")]
-                values += [pair[len(start) :] for pair in pairs if pair.startswith(start)]
+                values += [
+                    stripped[len(start) :]
+                    for pair in header.split(b";")
+                    if (stripped := pair.strip(b" \t")).startswith(start)
+                ]
         return values
 
 

@@ -218,3 +218,8 @@ def test_pauses_differ_from_one_delivery_to_the_next() -> None:
         return delivery.send(NotSent.because(CUT))
 
     assert len({pause() for _ in range(20)}) > 10
+
+
+def test_silence_is_called_by_its_name() -> None:
+    (result,), _ = run([LOAD], [Lost.because(TimeoutError())])
+    assert str(result).endswith("no answer in time")
