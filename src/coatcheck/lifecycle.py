@@ -110,28 +110,53 @@ class Lifecycle:
 
     def load(self, work: WorkingCopy) -> Steps[None]:
         """Find what the store holds. A session that is not there, or can't be used, makes the client start anew."""
+        keys = self.keys_to_load(work)
+        if keys:
+            rest = self.loaded(work, keys, cast("list[bytes | None]", (yield Load(keys))))
+            if rest is not None:
+                yield from rest
+
+    # The two halves of `load` are plain functions, because they are on the path of every request that has a session,
+    # and nearly always there is nothing between and after them but one read.
+
+    def keys_to_load(self, work: WorkingCopy) -> tuple[str, ...]:
+        """Give the keys to read first: the session's, and that of its user's epoch. None when there is no need."""
         if work.standing is not Standing.UNLOADED:
-            return
+            return ()
         if work.session_id is None:  # a client without a session, see BaseSession.wait_for_load
             work.standing = Standing.NEW
-            return
-        epoch_keys = (epoch_key(work.user_tag),) if work.user_tag else ()
-        # What `keeper.find` does, spelled out: this is on the path of every request that has a session.
-        store_key = work.store_key
-        data, *epochs = cast("list[bytes | None]", (yield Load((store_key, *epoch_keys))))
+            return ()
+        if work.user_tag:
+            return work.session_id.store_key, epoch_key(work.user_tag)
+        return (work.session_id.store_key,)
+
+    def loaded(self, work: WorkingCopy, keys: tuple[str, ...], data: list[bytes | None]) -> Steps[None] | None:
+        """Take in what was read under these keys; give the steps that are left, if any."""
         if work.standing is not Standing.UNLOADED:
-            return  # it was destroyed, or loaded by another task, while the store was at work
+            return None  # it was destroyed, or loaded by another task, while the store was at work
         try:
-            found = self.keeper.current(store_key, data)
+            found = self.keeper.current(keys[0], data[0])
         except (UndecodableRecord, ForeignRecord) as error:
-            found, epochs = yield from self.keeper.find_again(store_key, *epoch_keys, because_of=error)
+            return self._load_again(work, keys, error)
+        epoch = self.users.epoch_in(work.user_tag or b"", data[1]) if len(data) > 1 else 0
+        return self._take_or_follow(work, found, epoch)
+
+    def _load_again(
+        self, work: WorkingCopy, keys: tuple[str, ...], error: UndecodableRecord | ForeignRecord
+    ) -> Steps[None]:
+        found, epochs = yield from self.keeper.find_again(*keys, because_of=error)
         epoch = self.users.epoch_in(work.user_tag or b"", epochs[0]) if epochs else 0
+        rest = self._take_or_follow(work, found, epoch)
+        if rest is not None:
+            yield from rest
+
+    def _take_or_follow(self, work: WorkingCopy, found: Found, epoch: int) -> Steps[None] | None:
         if isinstance(found[1], Moved):
-            yield from self._load_moved(work, found[1], epoch)
-        elif work.user_tag is None:
-            yield from self._take_untagged(work, found)
-        else:
-            self._take(work, found, epoch)
+            return self._load_moved(work, found[1], epoch)
+        if work.user_tag is None:
+            return self._take_untagged(work, found)
+        self._take(work, found, epoch)
+        return None
 
     def _take_untagged(self, work: WorkingCopy, found: Found) -> Steps[None]:
         """Do as `_take`, for tokens that don't say whose session it is: the epoch is asked for once that is known."""
@@ -316,7 +341,8 @@ class Lifecycle:
         expected = merged = apply(patch, base.values)
         for conflicts in range(MAX_CONFLICTS):
             remember = patch.remember if remember_changed else base.remember
-            record = replace(base, updated_at_ms=self.keeper.now_ms(), remember=remember, values=merged)
+            now_ms = self.keeper.now_ms()
+            record = Record(base.created_at_ms, now_ms, base.renewed_at_ms, remember, base.login, merged)
             revision, ttl_ms = records.new_revision(), self.keeper.ttl_ms(base.created_at_ms)
             work.attempt(revision, patch)
             found_revision, found = yield from self.keeper.replace(store_key, base_revision, record, ttl_ms, revision)

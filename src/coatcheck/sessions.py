@@ -63,6 +63,44 @@ class _ThreadLock:
         self.lock = threading.Lock()
 
 
+class _SharedLock(asyncio.Lock):
+    """A lock, and how many hold it or wait for it."""
+
+    users = 0
+
+
+class _Turn:
+    """Waits until nobody else is at work on what a key stands for, and keeps others waiting meanwhile."""
+
+    __slots__ = ("_key", "_lock", "_locks")
+
+    def __init__(self, locks: dict[tuple[int, str], _SharedLock], key: tuple[int, str]) -> None:
+        self._locks = locks
+        self._key = key
+        self._lock = _SharedLock()
+
+    async def __aenter__(self) -> bool:
+        """Give whether somebody else was at work."""
+        lock = self._lock = self._locks.setdefault(self._key, self._lock)
+        lock.users += 1
+        is_contended = lock.users > 1
+        try:
+            await lock.acquire()
+        except BaseException:
+            self._leave()
+            raise
+        return is_contended
+
+    async def __aexit__(self, *_: object) -> None:
+        self._lock.release()
+        self._leave()
+
+    def _leave(self) -> None:
+        self._lock.users -= 1
+        if not self._lock.users:
+            del self._locks[self._key]
+
+
 class Session(BaseSession):
     """A session in async code."""
 
@@ -77,13 +115,18 @@ class Session(BaseSession):
         Raises:
             StoreUnavailable: the store can't be reached.
         """
-        if self._work.standing is Standing.UNLOADED:
-            try:
-                await drive(self._lifecycle.load(self._work), self._sessions.store)
-            except StoreUnavailable as error:
-                self._work.go_on_as_nobody(error)
-            if self._work.noted:
-                await self._sessions._tell(self._work)
+        work, lifecycle, store = self._work, self._lifecycle, self._sessions.store
+        keys = lifecycle.keys_to_load(work)
+        if not keys:
+            return
+        try:
+            rest = lifecycle.loaded(work, keys, await store.load(*keys))
+            if rest is not None:
+                await drive(rest, store)
+        except StoreUnavailable as error:
+            work.go_on_as_nobody(error)
+        if work.noted:
+            await self._sessions._tell(work)
 
     async def refresh(self) -> None:
         """Take in what other requests have changed since this one read the session; keep its own changes.
@@ -319,21 +362,17 @@ class Sessions(_Sessions[AsyncStore, Session]):
         Two tasks of one request must not commit the same changes twice, and many requests of one session would only
         be in each other's way: each would write what the next one finds to be too old.
         """
-        if work.busy is not None or rule(work) is not None:  # for most requests, there is nothing to do
+        steps = rule(work) if work.busy is None else None
+        if steps is not None or work.busy is not None:  # for most requests, there is nothing to do
             work.busy = work.busy or asyncio.Lock()
-            async with work.busy, self._lock(work.lock_key):
-                steps = rule(work)  # made only now, because what there is to do may have changed while it waited
+            turn = _Turn(self._locks, (id(asyncio.get_running_loop()), work.lock_key))
+            async with work.busy, turn as has_waited:
+                if has_waited or steps is None:
+                    steps = rule(work)  # made only now, because what there is to do may have changed meanwhile
                 if steps is not None:
                     await drive(steps, self.store)
         if work.noted:  # not before the locks are free: a handler may use the session
             await self._tell(work)
-
-    def _lock(self, store_key: str) -> asyncio.Lock:
-        key = (id(asyncio.get_running_loop()), store_key)
-        lock = self._locks.get(key)
-        if lock is None:
-            lock = self._locks[key] = asyncio.Lock()
-        return lock
 
     async def run(self, steps: Steps[T], work: WorkingCopy | None = None) -> T:
         """Carry out steps of the rules, and tell what happened."""
@@ -462,7 +501,7 @@ class Sessions(_Sessions[AsyncStore, Session]):
 
     def _store(self, store: str | AsyncStore) -> AsyncStore:
         self._watches: WeakKeyDictionary[asyncio.AbstractEventLoop, Watch] = WeakKeyDictionary()
-        self._locks: WeakValueDictionary[tuple[int, str], asyncio.Lock] = WeakValueDictionary()
+        self._locks: dict[tuple[int, str], _SharedLock] = {}
         if isinstance(store, str):
             return store_from_url(store, self.config.clock)
         if not inspect.iscoroutinefunction(getattr(store, "load", None)):

@@ -279,6 +279,8 @@ class WorkingCopy:
             self.predecessor = None
         else:  # it was renewed while the store was at work, and what was stored is what the next commit renews
             self.predecessor, self.predecessor_key = patch.session_id, patch.store_key
+        is_whole = self.predecessor is None and not self.login_is_new and self.remember is record.remember
+        self.settled = is_whole and not self._changes and self._shows_only_what_can_not_change()
 
     def _hold(self, revision: bytes, record: Record) -> None:
         self.standing = Standing.STORED
@@ -312,6 +314,7 @@ class WorkingCopy:
     def let_go(self, standing: Standing) -> None:
         """Forget the session at hand. With `Standing.NEW`, what follows belongs to a new one."""
         self.life += 1
+        self.settled = False
         self.standing = standing
         self.session_id = None
         self.revision = b""
@@ -475,7 +478,7 @@ class WorkingCopy:
 
         Raises UnsupportedValue when a value that was handed out now holds something that can't be stored.
         """
-        if not self._changes and values.IMMUTABLE.issuperset(map(type, self._live.values())):
+        if not self._changes and self._shows_only_what_can_not_change():
             return NO_CHANGES
         patch = self.empty_patch()
         for key in [*self._live, *(key for key in self._changes if key not in self._live)]:
@@ -489,6 +492,9 @@ class WorkingCopy:
             if is_left_over or result != (None if found is None else bytes(found)):
                 patch[key] = change
         return patch
+
+    def _shows_only_what_can_not_change(self) -> bool:
+        return values.IMMUTABLE.issuperset(map(type, self._live.values()))
 
     def empty_patch(self) -> Patch:
         """Give a patch that changes nothing."""

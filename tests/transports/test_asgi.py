@@ -584,6 +584,48 @@ async def test_a_change_over_a_websocket_is_stored_before_the_next_message_and_a
     assert await site.stored() == {"user": "alice", "messages": 2}
 
 
+@pytest.mark.parametrize("used_before", ["not at all", "read", "changed", "a list handed out"])
+@pytest.mark.parametrize("change", ["set", "list", "destroy", "logout"])
+async def test_nothing_that_happens_after_the_start_is_overlooked(site: Site, used_before: str, change: str) -> None:
+    await site.log_in()
+    await site.get(_with_list)
+    stored: list[Any] = []
+
+    async def handler(session: Session, exchange: Exchange) -> None:
+        handed_out: list[str] = []
+        if used_before == "read":
+            assert session["user"] == "alice"
+        elif used_before == "changed":
+            session["theme"] = "dark"
+        elif used_before == "a list handed out":
+            handed_out = session["pages"]
+        await exchange.send({"type": "websocket.accept"})
+        await exchange.send({"type": "websocket.send", "text": "hello"})
+        if change == "set":
+            session["late"] = True
+        elif change == "list":
+            (handed_out if used_before == "a list handed out" else session["pages"]).append("/late")
+        elif change == "destroy":
+            session.destroy()
+        else:
+            session.logout()
+        await exchange.send({"type": "websocket.send", "text": "changed"})
+        stored.append(await site.stored())
+
+    await site.socket(handler)
+    expected: dict[str, Any] = {"user": "alice", "pages": ["/", "/late"] if change == "list" else ["/"]}
+    if used_before == "changed":
+        expected["theme"] = "dark"
+    if change == "set":
+        expected["late"] = True
+    assert stored == [None if change in ("destroy", "logout") else expected]
+
+
+async def _with_list(session: Session, exchange: Exchange) -> None:
+    session["pages"] = ["/"]
+    await exchange.respond()
+
+
 async def test_a_websocket_whose_client_goes_keeps_what_was_changed(site: Site) -> None:
     await site.log_in()
 

@@ -91,8 +91,9 @@ class Commands:
 
     def load(self, keys: tuple[str, ...]) -> Command[list[bytes | None]]:
         """Read records."""
-        names = tuple([self.prefix + key for key in keys])
-        return Command(names[0], (), records, is_repeatable=True, names=names)
+        prefix = self.prefix
+        names = tuple([prefix + key for key in keys])
+        return Command(names[0], (), records, True, names)
 
     def create(self, key: str, record: bytes, ttl_ms: int) -> Command[bool]:
         """Store a record where none is."""

@@ -28,11 +28,13 @@ class Exchange:
         attempt: 0 for the first.
     """
 
-    __slots__ = ("_merges", "_places", "attempt", "commands", "sent")
+    __slots__ = ("_merges", "_places", "attempt", "commands", "has_failed", "sent")
 
     def __init__(self, commands: Sequence[Command[Any]], *, merges: bool, attempt: int = 0) -> None:
         self.commands = commands
         self.attempt = attempt
+        self.has_failed = False
+        """Whether one of the answers was an error."""
         self._merges = merges
         self._places: dict[str, int] = {}
         """Where the answer for a key is, among those of all loads."""
@@ -62,16 +64,16 @@ class Exchange:
         found, rest = self._found(replies)
         given = iter(rest)
         places = self._places
+        self.has_failed = any(isinstance(each, Exception) for each in replies)
         results = []
-        has_failed = any(isinstance(each, Exception) for each in found)
         for command in self.commands:
-            if command.names:
-                reply: Reply = [found[places[name]] for name in command.names]
-                if has_failed:
-                    reply = next((each for each in reply if isinstance(each, Exception)), reply)
-            else:
-                reply = next(given)
-            results.append(reply if isinstance(reply, Exception) else command.read(reply))
+            reply: Reply = [found[places[name]] for name in command.names] if command.names else next(given)
+            if self.has_failed:
+                failed = [each for each in (reply if command.names else [reply]) if isinstance(each, Exception)]
+                if failed:
+                    results.append(failed[0])
+                    continue
+            results.append(command.read(reply))
         return results
 
     def _found(self, replies: list[Reply]) -> tuple[list[Reply], list[Reply]]:
@@ -111,6 +113,8 @@ def deliver(commands: Sequence[Command[Any]], *, merges: bool) -> Delivery:
         exchange = Exchange(list(pending.values()), merges=merges, attempt=attempt)
         outcome = yield exchange
         came = exchange.results(outcome) if isinstance(outcome, list) else [outcome] * len(pending)
+        if attempt == 0 and isinstance(outcome, list) and not exchange.has_failed:
+            return came  # as nearly always
         again: dict[int, Command[Any]] = {}
         for (place, command), result in zip(pending.items(), came, strict=True):
             results[place] = result

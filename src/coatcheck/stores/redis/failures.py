@@ -90,7 +90,8 @@ def explained(error: Exception) -> StoreUnavailable:
         return cause
     names = names_of(cause)
     kind = StoreFull if "OutOfMemoryError" in names or "OOM " in str(cause) else StoreUnavailable
-    made = kind(f"Redis could not do its work: {type(cause).__name__}: {cause}{_advice(names, str(cause))}")
+    text = str(cause) or "no answer in time"
+    made = kind(f"Redis could not do its work: {type(cause).__name__}: {text}{_advice(names, text)}")
     made.__cause__ = cause
     return made
 
