@@ -30,7 +30,7 @@ from coatcheck.errors import (
 )
 from coatcheck.interop import _go_json, gob
 from coatcheck.interop._go_sessions import GoSessions
-from coatcheck.interop.gob import GobInt, GobList
+from coatcheck.interop.gob import GobInt, GobList, GobType
 from coatcheck.interop.gorilla import SecureCookie
 from coatcheck.interop.redistore import RedistoreStore, SyncRedistoreStore
 from coatcheck.record import Login, Moved, Record
@@ -845,11 +845,22 @@ def test_any_session_is_read_as_it_was_written(session: dict[str, Any], login: A
     assert (read.revision, read.record, read.is_known) == (revision, record, True)
 
 
-def test_what_go_may_have_written_can_be_written_back() -> None:
-    """Found by fuzzing: what no text can be, beside a number that does not equal itself."""
+def deep(levels: int) -> list[Any]:
+    return [] if levels == 0 else [deep(levels - 1)]
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"not UTF-8": "\udcff", "nan": float("nan"), "n": GobInt(5, "int64")},
+        GobList(deep(100), GobType.named("main.Tree", "[]interface {}")),
+    ],
+    ids=["what no text can be, beside what does not equal itself", "deeper than plain values may be"],
+)
+def test_what_go_may_have_written_can_be_written_back(odd: Any) -> None:
+    """Found by fuzzing."""
     sessions = GoSessions("gob", 0, [])
-    odd = {"nested": {"not UTF-8": "\udcff", "nan": float("nan"), "n": GobInt(5, "int64")}}
-    read = sessions.read(gob.dumps(odd))
+    read = sessions.read(gob.dumps({"odd": odd}))
     assert sessions.read(sessions.write(b"revision", read.record, read)).record.values == read.record.values
 
 

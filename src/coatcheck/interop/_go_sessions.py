@@ -108,7 +108,12 @@ class _Gob:
         return gob.dumps(pairs)
 
     def is_same(self, written: Any, read: Any) -> bool:
-        return _encoded("", gob.plain(written)) == _encoded("", gob.plain(read))
+        try:
+            # What has a type of Go's may be nested more deeply than what has none.
+            is_same_to_go = _encoded("", written) == _encoded("", read)
+            return is_same_to_go or _encoded("", gob.plain(written)) == _encoded("", gob.plain(read))
+        except UnsupportedValue:
+            return False
 
     def name_of(self, key: Any) -> str:
         if isinstance(key, str):
