@@ -20,6 +20,8 @@ from msgspec.structs import replace
 
 from coatcheck import record as records
 from coatcheck import values
+from coatcheck.adopters import Source
+from coatcheck.adoption import Adoption, Heir, longest_lifetime
 from coatcheck.config import SessionConfig
 from coatcheck.cookie import CookieWriter
 from coatcheck.devices import ClientAddress, Device, remembered
@@ -31,7 +33,7 @@ from coatcheck.record import AnyRecord, Login, Moved, Record, Values
 from coatcheck.session_info import SessionInfo, moment
 from coatcheck.token import TokenSigner, VerifiedToken
 from coatcheck.users import Users, Watched, check_user_id, epoch_key, is_of_epoch, tag_of
-from coatcheck.working_copy import Patch, Standing, WorkingCopy, apply
+from coatcheck.working_copy import CLAIMED, Patch, Standing, WorkingCopy, apply
 
 _SKEW_MS: Final = 60_000
 _MAX_ATTEMPTS: Final = 3
@@ -55,13 +57,16 @@ class Lifecycle:
         "_refresh_ms",
         "_renew_every_ms",
         "_signer",
+        "adoption",
         "keeper",
         "users",
     )
 
-    def __init__(self, config: SessionConfig) -> None:
+    def __init__(self, config: SessionConfig, sources: Sequence[Source] = ()) -> None:
         self.keeper = Keeper(config)
-        self.users = Users(self.keeper, config.max_sessions_per_user, config.when_full)
+        old_lifetime_ms = round(longest_lifetime(sources).total_seconds() * 1000)
+        self.users = Users(self.keeper, config.max_sessions_per_user, config.when_full, old_lifetime_ms=old_lifetime_ms)
+        self.adoption = Adoption(config, self.keeper, self.users, sources, self._device)
         self._signer = TokenSigner(config.key_material, config.cookie.full_name)
         self._cookies = CookieWriter(config.cookie)
         self._persistent = config.cookie.persistent
@@ -97,6 +102,12 @@ class Lifecycle:
         work.standing = Standing.UNLOADED
         return work
 
+    def claim(self, work: WorkingCopy, cookie_headers: Sequence[bytes]) -> None:
+        """See whether a client without a genuine token has a genuine cookie of a system whose sessions are adopted."""
+        work.claimed = self.adoption.find(cookie_headers)
+        if work.claimed is not None:
+            work.standing = Standing.UNLOADED
+
     def _only_genuine(self, tokens: Sequence[bytes]) -> VerifiedToken | None:
         """Give the token that is genuine, if exactly one is."""
         if len(tokens) == 1:
@@ -112,9 +123,32 @@ class Lifecycle:
         """Find what the store holds. A session that is not there, or can't be used, makes the client start anew."""
         if work.standing is not Standing.UNLOADED:
             return
-        if work.session_id is None:  # a client without a session, see BaseSession.wait_for_load
+        if work.claimed is not None:
+            yield from self._load_claimed(work)
+        elif work.session_id is None:  # a client without a session, see BaseSession.wait_for_load
             work.standing = Standing.NEW
+        else:
+            yield from self._load_own(work)
+
+    def _load_claimed(self, work: WorkingCopy) -> Steps[None]:
+        """Adopt a session, or find that it was adopted, and read it as if the client had brought its token."""
+        claimed, is_stale = work.claimed, work.cookie_is_stale
+        assert claimed is not None  # noqa: S101 (load has seen it)
+        heir = yield from self.adoption.adopt(work, claimed)
+        if work.standing is not Standing.UNLOADED:
+            return  # it was destroyed, or loaded by another task, meanwhile
+        if isinstance(heir, Heir):
+            work.session_id, work.user_tag = heir
+            yield from self._load_own(work)
+            work.cookie_is_stale = is_stale  # the client has no cookie of ours that would have to go
             return
+        work.let_go(Standing.NEW)
+        if heir is not None:
+            work.remember = heir.remember
+            for key, value in heir.values.items():
+                work.assign(key, value)
+
+    def _load_own(self, work: WorkingCopy) -> Steps[None]:
         epoch_keys = (epoch_key(work.user_tag),) if work.user_tag else ()
         # What `keeper.find` does, spelled out: this is on the path of every request that has a session.
         store_key = work.store_key
@@ -214,18 +248,41 @@ class Lifecycle:
         """
         if work.standing is Standing.STORED and work.predecessor is None and self._renewal_is_due(work):
             work.renew(by_clock=True)
+        if work.claimed is not None:
+            self._leave_old(work)
         return self.commit(work)
+
+    def _leave_old(self, work: WorkingCopy) -> None:
+        """Let the response bring the adopted session's cookie, and take the old one away.
+
+        Only here: until a response has left, the old cookie is all that the client has.
+        """
+        claimed = work.claimed
+        assert claimed is not None  # noqa: S101 (conclude has seen it)
+        claimed.is_to_leave = claimed.is_spent and claimed.source.adopter.removes_old
+        if work.standing is Standing.STORED and work.moved_to is None and claimed.is_adopted:
+            work.issues_cookie = True
 
     def end_destroyed(self, work: WorkingCopy) -> Steps[None]:
         """End the sessions that the application destroyed. Done even when the rest of the request has failed."""
         while work.destroyed:
             store_key = work.destroyed[0]
+            if store_key == CLAIMED:
+                yield from self._adopt_to_end(work)
+                continue
             ended = yield from self.keeper.end(store_key)
             user_id = None if ended is None else ended.user_id
             if user_id is not None:
                 yield from self.users.leave(user_id, [store_key])
             work.destroyed = work.destroyed[1:]
             work.note(Event("logout", store_key, user_id))
+
+    def _adopt_to_end(self, work: WorkingCopy) -> Steps[None]:
+        """Adopt what is to be ended, so that its old cookie leads nowhere afterwards."""
+        assert work.claimed is not None  # noqa: S101 (`destroy` has seen it)
+        heir = yield from self.adoption.adopt(work, work.claimed)
+        adopted = (heir.session_id.store_key,) if isinstance(heir, Heir) else ()
+        work.destroyed = adopted + work.destroyed[1:]
 
     def _end_and_commit(self, work: WorkingCopy) -> Steps[None]:
         yield from self.end_destroyed(work)
@@ -463,15 +520,18 @@ class Lifecycle:
         if work.login is not None and work.login.user_id != user_id:
             work.destroy()
         work.renew()
-        device = remembered(
+        work.login = Login(user_id, self.keeper.now_ms(), 0, *self._device(work))
+        work.login_is_new = True
+        if remember is not None:
+            work.remember = remember
+
+    def _device(self, work: WorkingCopy) -> Device:
+        """Give what is kept of the device that a request comes from."""
+        return remembered(
             Device() if work.device is None else work.device(),
             user_agent=self._keeps_user_agent,
             client_address=self._client_address,
         )
-        work.login = Login(user_id, self.keeper.now_ms(), 0, *device)
-        work.login_is_new = True
-        if remember is not None:
-            work.remember = remember
 
     def revoke(self, store_key: str, owner: str | None = None) -> Steps[Event | None]:
         """End a session by its handle, wherever it is, also one that is about to be stored.
@@ -543,7 +603,7 @@ class Lifecycle:
             handle=store_key,
             user_id=record.user_id,
             created_at=moment(record.created_at_ms),
-            authenticated_at=None if login is None else moment(login.authenticated_at_ms),
+            authenticated_at=None if login is None else login.authenticated_at,
             # Use sets the time to live to the idle timeout, so what is left of it tells when that was.
             last_seen_at=moment(max(record.updated_at_ms, expires_at_ms - self.keeper.idle_ms)),
             expires_at=moment(expires_at_ms),

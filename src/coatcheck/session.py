@@ -209,9 +209,9 @@ class BaseSession(MutableMapping[str, Any]):
 
     @property
     def authenticated_at(self) -> datetime | None:
-        """When the user proved who they are, or None."""
+        """When the user proved who they are. None if nobody did, and for a login of another system's (see `adopt`)."""
         login = self._read().login
-        return None if login is None else moment(login.authenticated_at_ms)
+        return None if login is None else login.authenticated_at
 
     @property
     def time_since_login(self) -> timedelta:

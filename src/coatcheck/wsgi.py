@@ -176,7 +176,8 @@ class _Response:
             msg = "the application gave a body without calling start_response"
             raise AssertionError(msg)
         set_cookie = self._sessions.conclude(self._session, int(self._status[:3]))
-        TEXT.add(self._headers, accessed=self._session.was_accessed, set_cookie=set_cookie)
+        old_cookie = self._sessions.old_cookie(self._session)
+        TEXT.add(self._headers, accessed=self._session.was_accessed, set_cookie=set_cookie, old_cookie=old_cookie)
         self.has_left = True
         self._write = self._start_response(self._status, self._headers, self.exc_info)
 
