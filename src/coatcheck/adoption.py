@@ -109,12 +109,14 @@ class Adoption:
         marker = yield from self._marker(claimed)
         if marker is None:
             old = yield from self._old_session(claimed)
-            if old is None:
-                return None
-            if old.user_id is None and claimed.claim.data is not None:
+            if old is not None and old.user_id is None and claimed.claim.data is not None:
                 claimed.is_spent = True
                 return old
-            marker = yield from self._carry_over(work, claimed, old)
+            if old is not None:
+                marker = yield from self._carry_over(work, claimed, old)
+            elif claimed.is_spent:
+                # Another request may have adopted it since the first look, and have deleted the old record.
+                marker = yield from self._marker(claimed)
             if marker is None:
                 return None
         claimed.is_spent = claimed.is_adopted = True

@@ -259,7 +259,7 @@ class Lifecycle:
         """
         claimed = work.claimed
         assert claimed is not None  # noqa: S101 (conclude has seen it)
-        claimed.is_to_leave = claimed.is_spent and claimed.source.adopter.removes_old
+        claimed.is_to_leave = claimed.source.adopter.removes_old
         if work.standing is Standing.STORED and work.moved_to is None and claimed.is_adopted:
             work.issues_cookie = True
 

@@ -220,7 +220,8 @@ class _Sessions(Generic[StoreT, SessionT]):
         To be asked after `conclude`, and sent beside what that gave.
         """
         claimed = session._work.claimed
-        return claimed.source.clear if claimed is not None and claimed.is_to_leave else None
+        is_due = claimed is not None and claimed.is_spent and claimed.is_to_leave
+        return claimed.source.clear if claimed is not None and is_due else None
 
     def _claim(self, token: str | New | None) -> SessionT:
         tokens = [token.encode("utf-8", "replace")] if isinstance(token, str) else []

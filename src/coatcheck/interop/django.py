@@ -54,9 +54,9 @@ class DjangoTable:
             `engine.raw_connection` of SQLAlchemy for one from a pool.
         placeholder: how the driver marks parameters: "%s" (PostgreSQL, MySQL) or "?" (SQLite).
         table: the table of sessions.
-        passwords: the query for the password hash of an active user, with one parameter, the user's ID. For another user
-            model: "SELECT password FROM accounts_user WHERE id = %s AND is_active". None leaves the password unchecked,
-            and so sessions from before it was changed come back to life.
+        passwords: the query for the password hash of an active user, with one parameter, the user's ID. For another
+            user model: "SELECT password FROM accounts_user WHERE id = %s AND is_active". None leaves the password
+            unchecked, and so sessions from before it was changed come back to life.
         time_zone: the zone of times that the driver gives without one: UTC with USE_TZ, else TIME_ZONE.
         clock: gives the time in seconds since the epoch. For tests.
 
