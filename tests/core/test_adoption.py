@@ -24,7 +24,8 @@ def user(values: Any) -> Any:
 
 
 def shop(**settings: Any) -> OldShop:
-    return OldShop(**{"user_id": user} | settings)
+    defaults: dict[str, Any] = {"user_id": user}
+    return OldShop(**defaults | settings)
 
 
 def come(face: Face, *cookies: str) -> AnySession:

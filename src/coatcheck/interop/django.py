@@ -17,8 +17,8 @@ from coatcheck.adopters import AnyOldRecords, AsyncOldRecords, Claim, OldRecords
 from coatcheck.errors import ConfigurationError, StoreUnavailable, UnreadableSession
 from coatcheck.interop.old_records import Store, old_records
 from coatcheck.interop.old_system import OldSystem, UserOf, from_json
+from coatcheck.interop.signed_cookie import SignedCookieSystem
 from coatcheck.interop.signed_text import Secret, SignedText, django_keys, secrets_of, unpacked
-from coatcheck.interop.starlette import SKEW_S
 
 USER_ID_KEY: Final = "_auth_user_id"
 USER_HASH_KEY: Final = "_auth_user_hash"
@@ -113,7 +113,7 @@ class DjangoTable:
 
 @dataclass(frozen=True, kw_only=True)
 class _DjangoSystem(OldSystem):
-    """What all of Django's engines have in common."""
+    """What Django's engines have in common whose cookie is only a key."""
 
     name: ClassVar[str] = "Django"
 
@@ -123,10 +123,11 @@ class _DjangoSystem(OldSystem):
         """See `Adopter.claim`. The cookie is the key, and not signed."""
         return Claim(cookie.decode("ascii")) if _SESSION_KEY.fullmatch(cookie) else None
 
-    def carried(self, values: dict[str, Any]) -> OldSession:
-        """Give what is to be carried over of a session's values."""
-        remember = False if values.get(_EXPIRY_KEY) == 0 else None
-        return self.session(values, without=_OWN_KEYS, remember=remember)
+
+def django_session(system: OldSystem, values: dict[str, Any]) -> OldSession:
+    """Give what is to be carried over of one of Django's sessions."""
+    remember = False if values.get(_EXPIRY_KEY) == 0 else None
+    return system.session(values, without=_OWN_KEYS, remember=remember)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,7 +161,7 @@ class DjangoSessions(_DjangoSystem):
 
     def decode(self, data: bytes) -> OldSession:
         """See `Adopter.decode`."""
-        return self.carried(self.values(data))
+        return django_session(self, self.values(data))
 
     def values(self, data: bytes) -> dict[str, Any]:
         """Give all that a session holds: signed JSON, compressed if that is shorter. Raises UnreadableSession."""
@@ -266,7 +267,7 @@ class DjangoCacheSessions(_DjangoSystem):
 
     def decode(self, data: bytes) -> OldSession:
         """See `Adopter.decode`."""
-        return self.carried(from_json(data))
+        return django_session(self, from_json(data))
 
     def records(self, *, is_async: bool) -> AnyOldRecords:
         """See `Adopter.records`."""
@@ -274,50 +275,38 @@ class DjangoCacheSessions(_DjangoSystem):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DjangoCookieSessions(_DjangoSystem):
+class DjangoCookieSessions(SignedCookieSystem):
     """Adopts the sessions of Django's engine `signed_cookies`, whose data is all in the cookie.
 
-    What is said of copies of a cookie in `coatcheck.interop.starlette.StarletteSessions`, and of `user_id` in
-    `DjangoCacheSessions`, is true here as well.
+    See `SignedCookieSystem` for what that means, and for the other arguments. What `DjangoCacheSessions` says of
+    `user_id` is true here as well.
 
     Args:
         secret_key: SECRET_KEY, and after it those of SECRET_KEY_FALLBACKS.
         max_age: SESSION_COOKIE_AGE.
         cookie_name: SESSION_COOKIE_NAME.
-        clock: gives the time in seconds since the epoch. For tests.
-        user_id, convert, old, cookie_path, cookie_domain: see `OldSystem`. `lifetime` is at least `max_age`.
 
     Raises:
         ConfigurationError: a setting can't work.
     """
 
-    secret_key: Secret | Sequence[Secret] = field(repr=False)
-    max_age: timedelta = timedelta(days=14)
-    clock: Callable[[], float] = field(default=time.time, repr=False)
-    _signed: SignedText = field(init=False, repr=False)
+    name: ClassVar[str] = "Django"
+    separator: ClassVar[bytes] = b":"
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        object.__setattr__(self, "_signed", SignedText(django_keys(self.secret_key, _COOKIE_SALT), "sha256", b":"))
-        object.__setattr__(self, "lifetime", max(self.lifetime, self.max_age))
+    max_age: timedelta | None = timedelta(days=14)
+    cookie_name: str = "sessionid"
 
-    def claim(self, cookie: bytes) -> Claim | None:
-        """See `Adopter.claim`. The cookie is `<JSON in base64>:<time in base 62>:<HMAC-SHA256>`."""
-        signed = self._signed.value(cookie)
-        if signed is None:
-            return None
-        data, _, time_text = signed.rpartition(b":")
-        signed_at_s = _from_base62(time_text.decode("latin-1"))
-        if signed_at_s is None or not -SKEW_S <= self.clock() - signed_at_s <= self.max_age.total_seconds():
-            return None
-        return Claim(signed.decode("latin-1"), data)
+    def verifier(self) -> SignedText:
+        """See `SignedCookieSystem.verifier`."""
+        return SignedText(django_keys(self.secret_key, _COOKIE_SALT), "sha256", self.separator)
+
+    def signed_at_s(self, text: bytes) -> int | None:
+        """See `SignedCookieSystem.signed_at_s`. Django writes it in base 62."""
+        return _from_base62(text.decode("latin-1"))
 
     def decode(self, data: bytes) -> OldSession:
         """See `Adopter.decode`."""
-        return self.carried(from_json(unpacked(data)))
-
-    def records(self, *, is_async: bool) -> None:
-        """See `Adopter.records`."""
+        return django_session(self, from_json(unpacked(data)))
 
 
 def _from_base62(text: str) -> int | None:

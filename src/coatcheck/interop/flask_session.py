@@ -5,19 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Final
+from typing import ClassVar, Final
 
 from coatcheck.adopters import AnyOldRecords, Claim, OldSession
+from coatcheck.interop.flask import flask_session
 from coatcheck.interop.old_records import Store, old_records
 from coatcheck.interop.old_system import OldSystem, from_json, from_msgpack
 from coatcheck.interop.signed_text import Secret, SignedText, itsdangerous_keys
-from coatcheck.session import FLASH_KEY
 
 _SALT: Final = b"flask-session"
 # Both forms that its versions have given to IDs: token_urlsafe of 32 bytes or another length, and UUIDs.
 _SESSION_ID: Final = re.compile(rb"[A-Za-z0-9_-]{16,256}")
-_PERMANENT: Final = "_permanent"
-_FLASHES: Final = "_flashes"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,21 +63,10 @@ class FlaskSessions(OldSystem):
         return Claim(self.prefix + session_id.decode("ascii"))
 
     def decode(self, data: bytes) -> OldSession:
-        """See `Adopter.decode`. Flask's flash messages become ours."""
+        """See `Adopter.decode`."""
         values = from_json(data) if data.startswith(b"{") else from_msgpack(data)
-        is_permanent = values.get(_PERMANENT) is True
-        if _FLASHES in values:
-            values[FLASH_KEY] = list(flashes(values[_FLASHES]))
-        return self.session(values, without=frozenset({_PERMANENT, _FLASHES}), remember=is_permanent)
+        return flask_session(self, values)
 
     def records(self, *, is_async: bool) -> AnyOldRecords:
         """See `Adopter.records`."""
         return old_records(self.store, is_async=is_async)
-
-
-def flashes(waiting: Any) -> Any:
-    """Give Flask's flash messages as ours: Flask puts the category first."""
-    for entry in waiting if isinstance(waiting, list) else ():
-        match entry:
-            case [str(category), str(message)]:
-                yield [message, category]
