@@ -63,7 +63,7 @@ class AsyncShelf:
 class OldShop(OldSystem):
     """Adopts what is on a shelf. `in_cookie=True`: the cookie itself is `<JSON in hexadecimal>.genuine`."""
 
-    name: ClassVar[str] = "old shop"
+    system: ClassVar[str] = "old shop"
 
     shelf: Shelf = field(default_factory=Shelf)
     cookie_name: str = COOKIE

@@ -115,7 +115,7 @@ class DjangoTable:
 class _DjangoSystem(OldSystem):
     """What Django's engines have in common whose cookie is only a key."""
 
-    name: ClassVar[str] = "Django"
+    system: ClassVar[str] = "Django"
 
     cookie_name: str = "sessionid"
 
@@ -290,7 +290,7 @@ class DjangoCookieSessions(SignedCookieSystem):
         ConfigurationError: a setting can't work.
     """
 
-    name: ClassVar[str] = "Django"
+    system: ClassVar[str] = "Django"
     separator: ClassVar[bytes] = b":"
 
     max_age: timedelta | None = timedelta(days=14)

@@ -43,7 +43,7 @@ class ExpressSessions(OldSystem):
         )
     """
 
-    name: ClassVar[str] = "express-session"
+    system: ClassVar[str] = "express-session"
 
     secrets: Secret | Sequence[Secret] = field(repr=False)
     store: Store = field(repr=False)

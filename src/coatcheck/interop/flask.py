@@ -41,7 +41,7 @@ class FlaskCookieSessions(SignedCookieSystem):
         FlaskCookieSessions(secret_key=OLD_SECRET_KEY, user_id=lambda values: values.get("_user_id"))
     """
 
-    name: ClassVar[str] = "Flask"
+    system: ClassVar[str] = "Flask"
 
     max_age: timedelta | None = timedelta(days=31)
     cookie_name: str = "session"

@@ -40,7 +40,7 @@ class FlaskSessions(OldSystem):
         FlaskSessions(store="redis://localhost:6379/0", user_id=lambda values: values.get("_user_id"))
     """
 
-    name: ClassVar[str] = "Flask-Session"
+    system: ClassVar[str] = "Flask-Session"
 
     store: Store = field(repr=False)
     secret_key: Secret | Sequence[Secret] | None = field(default=None, repr=False)

@@ -51,7 +51,7 @@ class GorillaSessions(OldSystem):
         )
     """
 
-    name: ClassVar[str] = "gorilla/sessions"
+    system: ClassVar[str] = "gorilla/sessions"
 
     cookie_name: str
     key_pairs: Sequence[bytes | None] = field(repr=False)

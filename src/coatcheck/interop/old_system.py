@@ -51,7 +51,8 @@ class OldSystem:
         ConfigurationError: a setting can't work.
     """
 
-    name: ClassVar[str]
+    system: ClassVar[str]
+    """The system's name."""
 
     user_id: UserOf | None = None
     convert: Convert | None = None
@@ -64,6 +65,11 @@ class OldSystem:
         if self.old not in get_args(Old):
             msg = f"old: expected 'remove' or 'keep', got {self.old!r}"
             raise ConfigurationError(msg)
+
+    @property
+    def name(self) -> str:
+        """See `Adopter.name`."""
+        return self.system
 
     @property
     def removes_old(self) -> bool:

@@ -34,7 +34,7 @@ class StarletteSessions(SignedCookieSystem):
         StarletteSessions(secret_key=OLD_SECRET_KEY, user_id=lambda values: values.get("user_id"))
     """
 
-    name: ClassVar[str] = "Starlette"
+    system: ClassVar[str] = "Starlette"
 
     max_age: timedelta | None = timedelta(days=14)
     cookie_name: str = "session"

@@ -25,6 +25,8 @@ from coatcheck.interop.django import (
     DjangoTable,
     auth_user_id,
 )
+from coatcheck.interop.old_system import MAX_BYTES
+from coatcheck.interop.signed_text import unpacked
 
 SECRET, OLDER_SECRET = "an old secret", "an older secret"
 VALUES = {"name": "Zoë", "cart": ["hat", {"size": 7}], "price": 1.5, "nothing": None}
@@ -394,6 +396,7 @@ def test_a_signed_bomb_is_refused(old_shop: OldShop, browser: Browser, open_shop
     data = {"a": "b" * 3_000_000}
     bomb = signing.dumps(data, compress=True, salt="django.contrib.sessions.backends.signed_cookies")
     assert len(bomb) < 8_192
+    assert len(unpacked(bomb.rsplit(":", 2)[0].encode())) == MAX_BYTES + 1
     browser.cookies.set("sessionid", bomb, domain="shop.test", path="/")
     shop = open_shop(DjangoCookieSessions(secret_key=SECRET))
     shop.get()
