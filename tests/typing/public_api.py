@@ -35,15 +35,16 @@ adopters: list[Adopter] = [
     ExpressSessions(secrets=["newest", "older"], store="redis://localhost", user_id=lambda values: values.get("id")),
     DjangoSessions(secret_key="secret", store=DjangoTable(connect=lambda: None, placeholder="?")),
     DjangoCacheSessions(store="redis://localhost", old="keep"),
-    DjangoCookieSessions(secret_key=b"secret", max_age=timedelta(days=14)),
+    DjangoCookieSessions(secret_key=b"secret", user_id=None, max_age=timedelta(days=14)),
     FlaskSessions(store="redis://localhost", convert=lambda values: {"cart": values["cart"]}),
-    FlaskCookieSessions(secret_key="secret", cookie_domain="example.com"),
+    FlaskCookieSessions(secret_key="secret", user_id=None, cookie_domain="example.com"),
     GorillaSessions(cookie_name="session-name", key_pairs=[b"hash key", None], store="redis://localhost"),
-    StarletteSessions(secret_key="secret", max_age=None),
+    StarletteSessions(secret_key="secret", user_id=lambda values: values.get("id"), max_age=None),
 ]
 Sessions("memory://", secret_keys=["newest"], adopt=adopters)
 SyncSessions("memory://", secret_keys=["newest"], adopt=adopters)
-StarletteSessions(secret_key="secret", old="forget")  # type: ignore[arg-type]
+StarletteSessions(secret_key="secret", user_id=None, old="forget")  # type: ignore[arg-type]
+StarletteSessions(secret_key="secret")  # type: ignore[call-arg]
 Sessions("memory://", secret_keys=["newest"], adopt=[object()])  # type: ignore[list-item]
 
 CookieConfig(same_site="Lax")  # type: ignore[arg-type]

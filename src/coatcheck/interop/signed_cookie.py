@@ -10,7 +10,7 @@ from typing import ClassVar, Final
 
 from coatcheck.adopters import Claim
 from coatcheck.config import MAX_COOKIE_AGE
-from coatcheck.interop.old_system import OldSystem
+from coatcheck.interop.old_system import OldSystem, UserOf
 from coatcheck.interop.signed_text import Secret, SignedText, from_base64
 
 _SKEW_S: Final = 60
@@ -27,9 +27,11 @@ class SignedCookieSystem(OldSystem):
 
     Args:
         secret_key: what signs the cookies. Several, if it was changed.
+        user_id: see `OldSystem`. None only if there are no logins in these sessions: a cookie of nobody's is carried over
+            again whenever it comes, also after a logout.
         max_age: how old a cookie may be; None for any age.
         clock: gives the time in seconds since the epoch. For tests.
-        user_id, convert, old, cookie_path, cookie_domain: see `OldSystem`. `lifetime` is at least `max_age`.
+        convert, old, cookie_path, cookie_domain: see `OldSystem`. `lifetime` is at least `max_age`.
 
     Raises:
         ConfigurationError: a setting can't work.
@@ -38,6 +40,7 @@ class SignedCookieSystem(OldSystem):
     separator: ClassVar[bytes] = b"."
 
     secret_key: Secret | Sequence[Secret] = field(repr=False)
+    user_id: UserOf | None = field()  # no default: who forgot it would let every logout be undone
     max_age: timedelta | None
     clock: Callable[[], float] = field(default=time.time, repr=False)
     _signed: SignedText = field(init=False, repr=False)

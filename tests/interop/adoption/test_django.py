@@ -384,7 +384,7 @@ def test_a_signed_cookie_that_is_too_old_or_from_the_future_is_refused(
     import time
 
     old_shop.get("/login")
-    adopter = DjangoCookieSessions(secret_key=SECRET, clock=lambda: time.time() + age.total_seconds())
+    adopter = DjangoCookieSessions(secret_key=SECRET, user_id=None, clock=lambda: time.time() + age.total_seconds())
     assert adopter.claim(browser.names["sessionid"].encode()) is None
 
 
@@ -398,6 +398,6 @@ def test_a_signed_bomb_is_refused(old_shop: OldShop, browser: Browser, open_shop
     assert len(bomb) < 8_192
     assert len(unpacked(bomb.rsplit(":", 2)[0].encode())) == MAX_BYTES + 1
     browser.cookies.set("sessionid", bomb, domain="shop.test", path="/")
-    shop = open_shop(DjangoCookieSessions(secret_key=SECRET))
+    shop = open_shop(DjangoCookieSessions(secret_key=SECRET, user_id=None))
     shop.get()
     assert shop.seen == {}

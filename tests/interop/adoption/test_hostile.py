@@ -24,14 +24,14 @@ REDIS = "redis://user:password@127.0.0.1:1/0"
 
 ADOPTERS: list[Any] = [
     DjangoCacheSessions(store=REDIS),
-    DjangoCookieSessions(secret_key=SECRET),
+    DjangoCookieSessions(secret_key=SECRET, user_id=None),
     DjangoSessions(secret_key=SECRET, store=DjangoTable(connect=lambda: sqlite3.connect("nowhere?password"))),
     ExpressSessions(secrets=SECRET, store=REDIS),
-    FlaskCookieSessions(secret_key=SECRET),
+    FlaskCookieSessions(secret_key=SECRET, user_id=None),
     FlaskSessions(store=REDIS, secret_key=SECRET),
     FlaskSessions(store=REDIS),
     GorillaSessions(cookie_name="session-name", key_pairs=[SECRET.encode() * 3], store=REDIS),
-    StarletteSessions(secret_key=SECRET),
+    StarletteSessions(secret_key=SECRET, user_id=None),
 ]
 NAMES = [f"{number}-{type(adopter).__name__}" for number, adopter in enumerate(ADOPTERS)]
 
@@ -87,7 +87,7 @@ tagged = st.recursive(
 @given(values=tagged)
 def test_no_tags_of_flasks_do_harm(values: Any) -> None:
     signer = URLSafeTimedSerializer(SECRET, salt="cookie-session", signer_kwargs={"key_derivation": "hmac"})
-    adopter = FlaskCookieSessions(secret_key=SECRET)
+    adopter = FlaskCookieSessions(secret_key=SECRET, user_id=None)
     claim = adopter.claim(signer.dumps(values).encode())
     assert claim is not None
     with suppress(UnreadableSession):
@@ -98,8 +98,10 @@ def test_no_tags_of_flasks_do_harm(values: Any) -> None:
 def test_a_genuine_signature_of_something_else_is_no_session(time_text: bytes) -> None:
     signer = TimestampSigner(SECRET)
     signed = super(TimestampSigner, signer).sign(b"e30=." + time_text)
-    assert StarletteSessions(secret_key=SECRET).claim(signed) is None
-    assert StarletteSessions(secret_key=SECRET).claim(super(TimestampSigner, signer).sign(b"e30=")) is None
+    assert StarletteSessions(secret_key=SECRET, user_id=None).claim(signed) is None
+    assert (
+        StarletteSessions(secret_key=SECRET, user_id=None).claim(super(TimestampSigner, signer).sign(b"e30=")) is None
+    )
 
 
 @pytest.mark.parametrize("adopter", ADOPTERS, ids=NAMES)
@@ -111,11 +113,11 @@ def test_no_adopter_shows_a_secret(adopter: Any) -> None:
 @pytest.mark.parametrize("secret", ["", [], [SECRET, ""]])
 def test_an_old_secret_key_that_anybody_knows_is_refused(secret: Any) -> None:
     for make in (
-        lambda: StarletteSessions(secret_key=secret),
-        lambda: FlaskCookieSessions(secret_key=secret),
+        lambda: StarletteSessions(secret_key=secret, user_id=None),
+        lambda: FlaskCookieSessions(secret_key=secret, user_id=None),
         lambda: FlaskSessions(store=REDIS, secret_key=secret),
         lambda: ExpressSessions(secrets=secret, store=REDIS),
-        lambda: DjangoCookieSessions(secret_key=secret),
+        lambda: DjangoCookieSessions(secret_key=secret, user_id=None),
     ):
         with pytest.raises(ConfigurationError, match="expected at least one, and none that is empty"):
             make()
