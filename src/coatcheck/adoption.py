@@ -209,6 +209,9 @@ class Adoption:
 
 def sources_of(adopters: Sequence[Adopter], cookie: CookieConfig, *, is_async: bool) -> list[Source]:
     """Make ready what is configured. `cookie` is our own. Raises ConfigurationError for what can't work."""
+    if not isinstance(adopters, Sequence):
+        msg = f"adopt: expected a list of adopters, got a {type(adopters).__name__}"
+        raise ConfigurationError(msg)
     sources: list[Source] = []
     for adopter in adopters:
         old = CookieConfig(

@@ -618,6 +618,11 @@ def test_settings_that_cannot_work_are_refused_at_once(kind: Kind, adopt: list[A
         Face(kind, "memory://", adopt=[shop(**each) for each in adopt], cookie=CookieConfig(secure=False))
 
 
+def test_adopters_come_in_a_list(kind: Kind) -> None:
+    with pytest.raises(ConfigurationError, match="adopt: expected a list of adopters, got a OldShop"):
+        Face(kind, "memory://", adopt=shop())
+
+
 def test_the_old_cookie_is_deleted_where_it_was_set(kind: Kind) -> None:
     old = OldShop(shelf=Shelf(), cookie_path="/app", cookie_domain="example.com")
     face = Face(kind, "memory://", adopt=[old])

@@ -1,8 +1,8 @@
 """Requests with one old cookie run into each other in every way, and crash between any two calls.
 
 Each request is a generator of operations, so the test decides which of them takes its next step. Whatever the order,
-one session comes of the old one, nothing committed is lost, a crash loses nothing, and after a logout nothing comes
-back. (A request that changes something after the logout of another begins a new session, which is nobody's.)
+one session comes of the old one, nothing committed is lost, a crash loses nothing, and after a logout or a revocation
+nothing comes back. (A request that changes something after that begins a new session, which is nobody's.)
 """
 
 from __future__ import annotations
@@ -20,10 +20,12 @@ from coatcheck.keeper import Steps
 from coatcheck.working_copy import Standing
 
 ACTIONS = ("read", "change", "fail", "logout")
+REVOKE = "revoke the user"
+ENDS = ("logout", REVOKE)
 
 
 class Visit:
-    """A request with the old cookie, from its beginning to its response."""
+    """A request with the old cookie, from its beginning to its response; or a revocation of its user."""
 
     def __init__(self, face: Face, cookie: str, action: str, name: str) -> None:
         self.face, self.action, self.name = face, action, name
@@ -37,6 +39,11 @@ class Visit:
 
     def _run(self) -> Generator[Any, Any, None]:
         lifecycle, work = self.face.sessions.lifecycle, self.work
+        if self.action == REVOKE:
+            self.may_have_ended = True
+            yield from lifecycle.revoke_user("alice", None)
+            self.has_answered = True
+            return
         yield from lifecycle.load(work)
         if self.action == "change":
             work.assign(self.name, 1)
@@ -76,7 +83,7 @@ def check(face: Face, cookie: str, visits: list[Visit]) -> None:
     assert len({each.handle for each in [*logins, last] if not each.is_new}) <= 1
     index = {device.handle for device in face.run(face.sessions.for_user("alice"))}
     assert {info.handle for info in face.listed(face.sessions.iterate()) if info.user_id == "alice"} <= index
-    if any(visit.has_answered and visit.action == "logout" for visit in visits):
+    if any(visit.has_answered and visit.action in ENDS for visit in visits):
         assert (logins, dict(last)) == ([], {})
     elif not any(visit.may_have_ended for visit in visits):
         changes = {visit.name for visit in visits if visit.has_answered and visit.action == "change"}
@@ -110,12 +117,13 @@ LOGS_OUT_IN_BETWEEN = [1, 1, 1, 1, 1] + [0] * 20
 @pytest.mark.parametrize("kept", ["remove", "keep"])
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
-    actions=st.lists(st.sampled_from(ACTIONS), min_size=2, max_size=3),
+    actions=st.lists(st.sampled_from([*ACTIONS, REVOKE]), min_size=2, max_size=3),
     turns=st.lists(st.integers(0, 2), max_size=40),
     crashes=st.dictionaries(st.integers(0, 2), st.integers(0, 12), max_size=1),
 )
 @example(actions=["read", "change"], turns=ADOPTS_AND_REMOVES_IN_BETWEEN, crashes={})
 @example(actions=["logout", "change"], turns=LOGS_OUT_IN_BETWEEN, crashes={})
+@example(actions=[REVOKE, "change"], turns=LOGS_OUT_IN_BETWEEN, crashes={})
 def test_whatever_the_order_one_session_comes_of_it(
     kind: Kind, kept: Any, actions: list[str], turns: list[int], crashes: dict[int, int]
 ) -> None:

@@ -27,8 +27,8 @@ class SignedCookieSystem(OldSystem):
 
     Args:
         secret_key: what signs the cookies. Several, if it was changed.
-        user_id: see `OldSystem`. None only if there are no logins in these sessions: a cookie of nobody's is carried over
-            again whenever it comes, also after a logout.
+        user_id: see `OldSystem`. None only if there are no logins in these sessions: a cookie of nobody's is carried
+            over again whenever it comes, also after a logout.
         max_age: how old a cookie may be; None for any age.
         clock: gives the time in seconds since the epoch. For tests.
         convert, old, cookie_path, cookie_domain: see `OldSystem`. `lifetime` is at least `max_age`.
