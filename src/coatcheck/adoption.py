@@ -196,12 +196,10 @@ class Adoption:
 
     # --- leaving the old one ----------------------------------------------------------------------------------
 
-    def leftover(self, work: WorkingCopy) -> Steps[None] | None:
+    def leftover(self, claimed: Claimed) -> Steps[None] | None:
         """Give the steps that delete the old record, once the response is sure to leave."""
-        claimed = work.claimed
-        if claimed is None or not claimed.is_to_leave or not claimed.is_adopted or claimed.claim.data is not None:
-            return None
-        return self._delete_old(claimed)
+        is_due = claimed.is_to_leave and claimed.is_adopted and claimed.claim.data is None
+        return self._delete_old(claimed) if is_due else None
 
     def _delete_old(self, claimed: Claimed) -> Steps[None]:
         yield DeleteOld(_records(claimed), claimed.claim.key)

@@ -20,7 +20,7 @@ from msgspec.structs import replace
 
 from coatcheck import record as records
 from coatcheck import values
-from coatcheck.adopters import Source
+from coatcheck.adopters import Claimed, Source
 from coatcheck.adoption import Adoption, Heir, longest_lifetime
 from coatcheck.config import SessionConfig
 from coatcheck.cookie import CookieWriter
@@ -124,31 +124,11 @@ class Lifecycle:
         if work.standing is not Standing.UNLOADED:
             return
         if work.claimed is not None:
-            yield from self._load_claimed(work)
+            yield from self._adopt(work, work.claimed)
         elif work.session_id is None:  # a client without a session, see BaseSession.wait_for_load
             work.standing = Standing.NEW
-        else:
-            yield from self._load_own(work)
-
-    def _load_claimed(self, work: WorkingCopy) -> Steps[None]:
-        """Adopt a session, or find that it was adopted, and read it as if the client had brought its token."""
-        claimed, is_stale = work.claimed, work.cookie_is_stale
-        assert claimed is not None  # noqa: S101 (load has seen it)
-        heir = yield from self.adoption.adopt(work, claimed)
         if work.standing is not Standing.UNLOADED:
-            return  # it was destroyed, or loaded by another task, meanwhile
-        if isinstance(heir, Heir):
-            work.session_id, work.user_tag = heir
-            yield from self._load_own(work)
-            work.cookie_is_stale = is_stale  # the client has no cookie of ours that would have to go
             return
-        work.let_go(Standing.NEW)
-        if heir is not None:
-            work.remember = heir.remember
-            for key, value in heir.values.items():
-                work.assign(key, value)
-
-    def _load_own(self, work: WorkingCopy) -> Steps[None]:
         epoch_keys = (epoch_key(work.user_tag),) if work.user_tag else ()
         # What `keeper.find` does, spelled out: this is on the path of every request that has a session.
         store_key = work.store_key
@@ -164,6 +144,20 @@ class Lifecycle:
             yield from self._load_moved(work, found[1], epoch)
         else:
             self._take(work, found, epoch)
+
+    def _adopt(self, work: WorkingCopy, claimed: Claimed) -> Steps[None]:
+        """Adopt a session, or find that it was adopted, so that it is read as if the client had brought its token."""
+        heir = yield from self.adoption.adopt(work, claimed)
+        if work.standing is not Standing.UNLOADED:
+            return  # it was destroyed, or loaded by another task, meanwhile
+        if isinstance(heir, Heir):
+            work.session_id, work.user_tag = heir
+            return
+        work.let_go(Standing.NEW)
+        if heir is not None:
+            work.remember = heir.remember
+            for key, value in heir.values.items():
+                work.assign(key, value)
 
     def _take(self, work: WorkingCopy, found: Found, epoch: int) -> None:
         """Work on what was found, if it is this client's and alive."""
@@ -249,16 +243,14 @@ class Lifecycle:
         if work.standing is Standing.STORED and work.predecessor is None and self._renewal_is_due(work):
             work.renew(by_clock=True)
         if work.claimed is not None:
-            self._leave_old(work)
+            self._leave_old(work, work.claimed)
         return self.commit(work)
 
-    def _leave_old(self, work: WorkingCopy) -> None:
+    def _leave_old(self, work: WorkingCopy, claimed: Claimed) -> None:
         """Let the response bring the adopted session's cookie, and take the old one away.
 
         Only here: until a response has left, the old cookie is all that the client has.
         """
-        claimed = work.claimed
-        assert claimed is not None  # noqa: S101 (conclude has seen it)
         claimed.is_to_leave = claimed.source.adopter.removes_old
         if work.standing is Standing.STORED and work.moved_to is None and claimed.is_adopted:
             work.issues_cookie = True
@@ -682,7 +674,8 @@ class Lifecycle:
 
 def _refused(work: WorkingCopy, reason: str) -> WorkingCopy:
     """The client's cookie leads nowhere."""
-    work.cookie_is_stale = True
+    if work.claimed is None:  # else it is another system's
+        work.cookie_is_stale = True
     handle = "" if work.session_id is None else work.session_id.store_key
     work.note(Event("refused", handle, reason=reason))
     return work

@@ -18,7 +18,7 @@ from enum import Enum
 from typing import Any, ClassVar, Final, Generic, TypeAlias, TypeVar, cast
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
-from coatcheck.adopters import Adopter, AsyncOldRecords
+from coatcheck.adopters import Adopter, AsyncOldRecords, Claimed
 from coatcheck.adoption import log_leftover, sources_of
 from coatcheck.config import CookieConfig, SessionConfig, WhenFull
 from coatcheck.cookie import CookieReader
@@ -207,10 +207,11 @@ class _Sessions(Generic[StoreT, SessionT]):
             cookie_headers: the values of all Cookie headers of the request.
             device: tells where the request comes from. Called at a login.
         """
-        headers = list(cookie_headers)
-        work = self.lifecycle.begin(self._cookies.find(headers))
+        if self._sources:
+            cookie_headers = list(cookie_headers)
+        work = self.lifecycle.begin(self._cookies.find(cookie_headers))
         if self._sources and work.session_id is None:
-            self.lifecycle.claim(work, headers)
+            self.lifecycle.claim(work, [*cookie_headers])
         work.device = device
         return self._session(work)
 
@@ -220,8 +221,9 @@ class _Sessions(Generic[StoreT, SessionT]):
         To be asked after `conclude`, and sent beside what that gave.
         """
         claimed = session._work.claimed
-        is_due = claimed is not None and claimed.is_spent and claimed.is_to_leave
-        return claimed.source.clear if claimed is not None and is_due else None
+        if claimed is None or not (claimed.is_spent and claimed.is_to_leave):
+            return None
+        return claimed.source.clear
 
     def _claim(self, token: str | New | None) -> SessionT:
         tokens = [token.encode("utf-8", "replace")] if isinstance(token, str) else []
@@ -317,13 +319,17 @@ class Sessions(_Sessions[AsyncStore, Session]):
         `ResponseStarted`; other changes are for `session.save()`.
         """
         await self.one_at_a_time(session._work, self._rule_for(status))
-        leftover = self.lifecycle.adoption.leftover(session._work)
+        if session._work.claimed is not None:
+            await self._delete_old(session._work.claimed)
+        return self._sealed(session._work)
+
+    async def _delete_old(self, claimed: Claimed) -> None:
+        leftover = self.lifecycle.adoption.leftover(claimed)
         if leftover is not None:
             try:
                 await drive(leftover, self.store)
             except StoreError as error:  # what the request is about is stored
                 log_leftover(error)
-        return self._sealed(session._work)
 
     async def abandon(self, session: Session) -> None:
         """Drop what has changed, because the request failed. Only `destroy()` holds."""
@@ -517,13 +523,17 @@ class SyncSessions(_Sessions[SyncStore, SyncSession]):
     def conclude(self, session: SyncSession, status: int) -> str | None:
         """See `Sessions.conclude`."""
         self.one_at_a_time(session._work, self._rule_for(status))
-        leftover = self.lifecycle.adoption.leftover(session._work)
+        if session._work.claimed is not None:
+            self._delete_old(session._work.claimed)
+        return self._sealed(session._work)
+
+    def _delete_old(self, claimed: Claimed) -> None:
+        leftover = self.lifecycle.adoption.leftover(claimed)
         if leftover is not None:
             try:
                 drive_sync(leftover, self.store)
             except StoreError as error:
                 log_leftover(error)
-        return self._sealed(session._work)
 
     def abandon(self, session: SyncSession) -> None:
         """See `Sessions.abandon`."""

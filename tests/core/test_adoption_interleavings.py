@@ -53,7 +53,7 @@ class Visit:
         rule = self.face.sessions._rule_for(500 if self.action == "fail" else 200)
         steps: Steps[None] | None = rule(work)
         yield from steps or ()
-        yield from lifecycle.adoption.leftover(work) or ()
+        yield from lifecycle.adoption.leftover(work.claimed) or ()
         set_cookie = self.face.sessions._sealed(work)
         if set_cookie is not None and "Max-Age=0" not in set_cookie:
             self.token = set_cookie.partition(";")[0]
