@@ -181,7 +181,7 @@ class Lifecycle:
             else:
                 self._take(work, found, epoch)
             return
-        if moved.grace_until_ms:
+        if moved.grace_until_ms and work.claimed is None:  # an old system's cookie that was kept is no sign of a theft
             work.note(Event("reused", moved.successor))
             if self._end_on_reuse:
                 yield from self.keeper.end(moved.successor)

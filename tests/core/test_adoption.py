@@ -397,6 +397,30 @@ def test_a_login_after_the_adoption_leaves_the_old_cookie_nothing(
     assert visit(timed_adopting, cookie) == ({}, None)
 
 
+def test_an_old_cookie_that_was_kept_is_no_sign_of_a_theft(kind: Kind, clock: ManualClock) -> None:
+    heard: list[Any] = []
+    old = shop(old="keep")
+    events = Events(on_reused=heard.append)
+    face = Face(
+        kind,
+        "memory://",
+        clock=clock,
+        adopt=[old],
+        renew_every=timedelta(minutes=15),
+        end_on_reuse=True,
+        events=events,
+    )
+    cookie = old.put("s1", user="alice")
+    ours = browser_cookie(visit(face, cookie)[1])
+    clock.advance(timedelta(minutes=20))
+    renewed = browser_cookie(visit(face, ours)[1])
+    assert visit(face, cookie)[0] == {"user": "alice"}  # in the grace
+    clock.advance(timedelta(minutes=2))
+    assert visit(face, cookie)[0] == {}
+    assert heard == []
+    assert visit(face, renewed)[0] == {"user": "alice"}
+
+
 def test_a_logout_before_loading_ends_the_old_session(adopting: Face, old: OldShop) -> None:
     cookie = old.put("s1", user="alice")
     record = dict(old.shelf.records)

@@ -14,8 +14,8 @@ from coatcheck.interop.old_system import OldSystem, from_json, from_msgpack
 from coatcheck.interop.signed_text import Secret, SignedText, itsdangerous_keys
 
 _SALT: Final = b"flask-session"
-# Both forms that its versions have given to IDs: token_urlsafe of 32 bytes or another length, and UUIDs.
-_SESSION_ID: Final = re.compile(rb"[A-Za-z0-9_-]{16,256}")
+# Both forms that its versions have given to IDs: token_urlsafe of SESSION_ID_LENGTH bytes, and UUIDs.
+_SESSION_ID: Final = re.compile(rb"[A-Za-z0-9_-]{8,256}")
 
 
 @dataclass(frozen=True, kw_only=True)

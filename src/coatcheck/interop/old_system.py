@@ -121,7 +121,10 @@ def _called(function: Callable[[Any], T], values: Any) -> T:
 
 
 def decoded(data: bytes, decoder: Callable[[bytes], Any], what: str) -> dict[str, Any]:
-    """Decode a session by `decoder`. Raises UnreadableSession for all that is not a mapping with keys of text."""
+    """Decode a session by `decoder`. Raises UnreadableSession for all that is not a mapping.
+
+    Its keys may be of other types than text, with gob and MessagePack; then it takes a `convert` to adopt it.
+    """
     if len(data) > MAX_BYTES:
         msg = f"it has {len(data)} bytes, and at most {MAX_BYTES} are read"
         raise UnreadableSession(msg)
@@ -135,8 +138,8 @@ def decoded(data: bytes, decoder: Callable[[bytes], Any], what: str) -> dict[str
     except (ValueError, RecursionError):  # the error's own text may have parts of the data in it
         msg = f"it is not {what}"
         raise UnreadableSession(msg) from None
-    if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
-        msg = f"its {what} does not hold a mapping whose keys are text"
+    if not isinstance(values, dict):
+        msg = f"its {what} does not hold a mapping"
         raise UnreadableSession(msg)
     return values
 

@@ -106,6 +106,27 @@ def test_a_struct_is_refused_with_its_reason_unless_it_is_made_plain(  # noqa: P
     assert (shop.seen, old_keys()) == ({"profile": {"Name": "Alice"}}, [])
 
 
+def test_keys_that_are_no_texts_can_be_converted(  # noqa: PLR0917
+    old_shop: OldShop,
+    old_redis: Server,
+    browser: Browser,
+    open_shop: Any,
+    old_keys: Any,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    browser.visit_server(old_shop(), "/login")
+    with redis.Redis(port=old_redis.port) as client:
+        (key,) = old_keys()
+        client.set(key, gob.dumps({7: "seven"}))
+    shop = open_shop(adopter(old_redis))
+    shop.get()
+    assert (shop.seen, len(old_keys())) == ({}, 1)
+    assert "A session's keys are strings, and 7 is of type 'int'" in caplog.text
+    shop = open_shop(adopter(old_redis, convert=lambda values: {str(key): value for key, value in values.items()}))
+    shop.get()
+    assert shop.seen == {"7": "seven"}
+
+
 def test_what_is_kept_works_on_in_go(
     old_shop: OldShop, old_redis: Server, browser: Browser, open_shop: Any, old_keys: Any
 ) -> None:
