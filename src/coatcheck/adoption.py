@@ -35,7 +35,7 @@ from coatcheck.adopters import Adopter, AnyOldRecords, Claimed, OldSession, Sour
 from coatcheck.config import CookieConfig, SessionConfig
 from coatcheck.cookie import CookieReader, CookieWriter
 from coatcheck.devices import Device
-from coatcheck.errors import ConfigurationError, RecordTooLarge, SessionError, StoreError, UnreadableSession
+from coatcheck.errors import ConfigurationError, SessionError, StoreError, UnreadableSession
 from coatcheck.events import Event
 from coatcheck.keeper import NOTHING_FOUND, Keeper, Steps
 from coatcheck.operations import DeleteOld, FetchOld, Touch
@@ -108,12 +108,12 @@ class Adoption:
         """
         marker = yield from self._marker(claimed)
         if marker is None:
-            old = yield from self._old_session(claimed)
+            old, record = yield from self._old_session(work, claimed)
             if old is not None and old.user_id is None and claimed.claim.data is not None:
                 claimed.is_spent = True
                 return old
-            if old is not None:
-                marker = yield from self._carry_over(work, claimed, old)
+            if record is not None:
+                marker = yield from self._carry_over(work, claimed, record)
             elif claimed.is_spent:
                 # Another request may have adopted it since the first look, and have deleted the old record.
                 marker = yield from self._marker(claimed)
@@ -132,56 +132,59 @@ class Adoption:
             return _NEVER  # it can't be read, so the session may have been adopted, and have ended
         return cast("Adopted | None", found)
 
-    def _old_session(self, claimed: Claimed) -> Steps[OldSession | None]:
-        """Fetch and read an old session. One that can't be carried over is reported, and left as it is."""
+    def _old_session(self, work: WorkingCopy, claimed: Claimed) -> Steps[tuple[OldSession | None, Record | None]]:
+        """Fetch and read an old session, and make ours of it. One that can't be ours is reported, and left as it is."""
         data = claimed.claim.data
         if data is None:
             data = cast("bytes | None", (yield FetchOld(_records(claimed), claimed.claim.key)))
         try:
             old = None if data is None else claimed.source.adopter.decode(data)
             if old is not None:
-                _check(old)
+                return old, self._record(work, old)
         except (UnreadableSession, SessionError) as error:
             _report(claimed, error)
-            return None
-        claimed.is_spent = old is None
-        return old
+            return None, None
+        claimed.is_spent = True
+        return None, None
 
-    def _carry_over(self, work: WorkingCopy, claimed: Claimed, old: OldSession) -> Steps[Adopted | None]:
-        """Store the session, then the marker. Gives the marker that is there afterwards, or None if it can't be."""
-        nonce = secrets.token_bytes(_NONCE_BYTES)
-        session_id = _derived(self._keys[0], claimed, nonce)
-        try:
-            record = yield from self._stored(work, session_id.store_key, old)
-        except RecordTooLarge as error:
-            yield from self._drop(session_id.store_key, old.user_id)
-            _report(claimed, error)
-            return None
-        marker = _NEVER if record is None else Adopted(session_id.store_key, nonce, tag_of(record.login))
-        ttl_ms = _lifetime_ms(claimed)
-        _, found = yield from self._keeper.swap(_marker_key(claimed), NOTHING_FOUND, marker, ttl_ms)
-        if found is marker and record is not None:
-            work.note(Event("adopted", session_id.store_key, old.user_id, reason=claimed.source.adopter.name))
-        else:
-            yield from self._drop(session_id.store_key, old.user_id)
-        return cast("Adopted | None", found)
-
-    def _stored(self, work: WorkingCopy, store_key: str, old: OldSession) -> Steps[Record | None]:
-        """Store the native session. None if its user's sessions were all ended, and so this one too."""
-        now_ms = self._keeper.now_ms()
-        encoded: Values = {key: Raw(values.encode(key, value)) for key, value in old.values.items()}
+    def _record(self, work: WorkingCopy, old: OldSession) -> Record:
+        """Make the native session. Raises a SessionError if it could not be kept."""
         login = None
         if old.user_id is not None:
-            ends_at_ms = now_ms + self._keeper.lifetime_ms
-            # Not counted as a login: to end another session, or to refuse this one, is not what the user asked for.
-            epoch, _ = yield from self._users.enter(old.user_id, store_key, ends_at_ms, replacing=None, is_login=False)
-            if epoch:
-                return None
             # When the user proved who they are is not known, so it counts as long ago.
-            login = Login(old.user_id, 0, epoch, *self._device(work))
+            login = Login(check_user_id(old.user_id), 0, 0, *self._device(work))
+        encoded: Values = {values.check_key(key): Raw(values.encode(key, value)) for key, value in old.values.items()}
+        now_ms = self._keeper.now_ms()
         record = Record(now_ms, now_ms, now_ms, old.remember, login, encoded)
+        self._keeper.check_fits(record)
+        return record
+
+    def _carry_over(self, work: WorkingCopy, claimed: Claimed, record: Record) -> Steps[Adopted | None]:
+        """Store the session, then the marker. Gives the marker that is there afterwards, or None if there is none."""
+        nonce = secrets.token_bytes(_NONCE_BYTES)
+        store_key = _derived(self._keys[0], claimed, nonce).store_key
+        is_stored = yield from self._store(store_key, record)
+        marker = Adopted(store_key, nonce, tag_of(record.login)) if is_stored else _NEVER
+        ttl_ms = _lifetime_ms(claimed)
+        _, found = yield from self._keeper.swap(_marker_key(claimed), NOTHING_FOUND, marker, ttl_ms)
+        if found is marker and is_stored:
+            work.note(Event("adopted", store_key, record.user_id, reason=claimed.source.adopter.name))
+        else:
+            yield from self._drop(store_key, record.user_id)
+        return cast("Adopted | None", found)
+
+    def _store(self, store_key: str, record: Record) -> Steps[bool]:
+        """Store the native session. False if it was ended before, as when all sessions of its user were."""
+        if record.user_id is not None:
+            ends_at_ms = record.created_at_ms + self._keeper.lifetime_ms
+            # Not counted as a login: to end another session, or to refuse this one, is not what the user asked for.
+            epoch, _ = yield from self._users.enter(
+                record.user_id, store_key, ends_at_ms, replacing=None, is_login=False
+            )
+            if epoch:
+                return False
         _, found = yield from self._keeper.put(store_key, records.new_revision(), record)
-        return record if found is record else None  # else somebody ended it before it was stored
+        return found is record
 
     def _drop(self, store_key: str, user_id: str | None) -> Steps[None]:
         """Take back a copy that is not the one that counts. Nobody has its ID."""
@@ -238,14 +241,6 @@ def sources_of(adopters: Sequence[Adopter], cookie: CookieConfig, *, is_async: b
 def longest_lifetime(sources: Iterable[Source]) -> timedelta:
     """Give for how long an old session may turn up."""
     return max((source.adopter.lifetime for source in sources), default=timedelta(0))
-
-
-def _check(old: OldSession) -> None:
-    """Raise a SessionError for a session that ours could not keep."""
-    if old.user_id is not None:
-        check_user_id(old.user_id)
-    for key, value in old.values.items():
-        values.encode(values.check_key(key), value)
 
 
 def _report(claimed: Claimed, error: Exception) -> None:

@@ -14,10 +14,8 @@ from coatcheck import CookieConfig, Events
 from coatcheck.devices import Device
 from coatcheck.errors import ConfigurationError, RecentLoginRequired, RecordTooLarge, StoreUnavailable
 from coatcheck.guard import require_recent_login
-from coatcheck.record import UserIndex
 from coatcheck.stores.memory import MemoryStore, SyncMemoryStore
 from coatcheck.testing import ManualClock
-from coatcheck.users import index_key, user_tag
 
 CLEARS_OLD = "old=; Max-Age=0; Expires=Thu, 01 Jan 1970 00:00:00 GMT; Path=/; Secure; HttpOnly; SameSite=Lax"
 
@@ -364,7 +362,8 @@ def test_while_an_old_cookie_is_used_it_stays_remembered(kind: Kind, clock: Manu
 
 
 def test_revoking_a_user_ends_the_sessions_too_that_are_still_to_come(kind: Kind, store_url: str, old: OldShop) -> None:
-    face = Face(kind, store_url, adopt=[old])
+    heard: list[Any] = []
+    face = Face(kind, store_url, adopt=[old], events=Events(on_adopted=heard.append))
     cookies = [old.put(key, user="alice") for key in ("s1", "s2")]
     visit(face, cookies[0])
     face.run(face.sessions.revoke_user("alice"))
@@ -374,6 +373,7 @@ def test_revoking_a_user_ends_the_sessions_too_that_are_still_to_come(kind: Kind
     assert old.shelf.records == {}
     assert face.run(face.sessions.for_user("alice")) == []
     assert come(face, old.put("s3", user="bob")).user_id == "bob"
+    assert [event.user_id for event in heard] == ["alice", "bob"]
 
 
 def test_a_revocation_is_remembered_for_as_long_as_old_sessions_may_come(kind: Kind, clock: ManualClock) -> None:
@@ -512,17 +512,20 @@ def test_what_cannot_be_adopted_is_reported_and_left_as_it_is(
     assert "the secret value" not in caplog.text
 
 
+@pytest.mark.parametrize("in_cookie", [False, True])
+@pytest.mark.parametrize("user_id", [user, None])
 def test_a_session_beyond_our_limits_is_reported_and_left_as_it_is(
-    kind: Kind, old: OldShop, caplog: pytest.LogCaptureFixture
+    kind: Kind, caplog: pytest.LogCaptureFixture, in_cookie: bool, user_id: Any
 ) -> None:
+    old = shop(in_cookie=in_cookie, user_id=user_id)
     face = Face(kind, "memory://", adopt=[old], max_keys=2)
     session = come(face, old.put("s1", user="alice", a=1, b=2))
     assert session.is_new
     face.respond(session)
-    assert old.shelf.records
+    assert in_cookie or old.shelf.records
+    assert old_cookie(face, session) is None
     assert "max_keys allows 2" in caplog.text
-    (_, index), _ = face.run_steps(face.sessions.lifecycle.keeper.find(index_key(user_tag("alice"))))
-    assert index == UserIndex({})
+    assert face.everything() == b""
 
 
 # --- outages and damage ---------------------------------------------------------------------------------------------
