@@ -76,13 +76,15 @@ class OldSystem:
         """See `Adopter.removes_old`."""
         return self.old == "remove"
 
-    def session(self, values: dict[str, Any], *, without: frozenset[str] = frozenset(), **known: Any) -> OldSession:
+    def session(
+        self, values: dict[str, Any], *, without: frozenset[str] = frozenset(), remember: bool | None = None
+    ) -> OldSession:
         """Make ready what is to be carried over.
 
         Args:
             values: all that the old session holds.
             without: the keys that only the old system has a use for.
-            known: what else is known of it, see `OldSession`.
+            remember: see `OldSession`.
 
         Raises:
             UnreadableSession: one of the application's functions failed.
@@ -94,7 +96,7 @@ class OldSystem:
             if not isinstance(carried, Mapping):
                 msg = f"convert gave a {type(carried).__name__}, and a dict is needed"
                 raise UnreadableSession(msg)
-        return OldSession(carried, _user_id(user_id), **known)
+        return OldSession(carried, _user_id(user_id), remember)
 
 
 def _user_id(user_id: object) -> str | None:

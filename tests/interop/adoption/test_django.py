@@ -7,7 +7,7 @@ import logging
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
-from datetime import timedelta
+from datetime import timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -241,6 +241,16 @@ def test_a_session_whose_time_is_over_is_not_adopted(
     shop = open_shop(adopter(database, store=later))
     shop.get()
     assert shop.seen == {}
+
+
+def test_times_without_a_zone_are_those_of_the_setting(database: Path, old_shop: OldShop, browser: Browser) -> None:
+    import time
+
+    old_shop.get("/login")
+    key = browser.names["sessionid"]
+    later = time.time() + timedelta(days=14, hours=1).total_seconds()
+    assert table(database, clock=lambda: later).session(key) is None
+    assert table(database, clock=lambda: later, time_zone=timezone(timedelta(hours=-2))).session(key) is not None
 
 
 def test_a_cookie_for_the_browsers_session_stays_one(
