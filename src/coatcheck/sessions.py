@@ -205,7 +205,7 @@ class _Sessions(Generic[StoreT, SessionT]):
 
         Args:
             cookie_headers: the values of all Cookie headers of the request.
-            device: tells where the request comes from. Called at a login.
+            device: tells where the request comes from. Called at a login, and when a session of a user is adopted.
         """
         if self._sources:
             cookie_headers = list(cookie_headers)
