@@ -37,6 +37,8 @@ MAX_CONFLICTS: Final = 256
 MOVED_MS: Final = 60_000
 """How long requests that were under way are told apart after a session was renewed: longer than requests take."""
 
+_SOME_KEY: Final = "0" * 40
+
 KeptChange: TypeAlias = Callable[[RecordT | None], RecordT | None]
 """Makes the new record of the one that is there; None to leave it as it is."""
 
@@ -224,6 +226,10 @@ class Keeper:
             if (yield Create(store_key, data, MOVED_MS)) is True:
                 return None
         raise too_many_conflicts(store_key)
+
+    def check_fits(self, record: Record) -> None:
+        """Raise RecordTooLarge for a session that could not be stored."""
+        self._encoded(_SOME_KEY, bytes(8), record)
 
     def _encoded(self, store_key: str, revision: bytes, record: AnyRecord) -> bytes:
         """Give a record's bytes."""

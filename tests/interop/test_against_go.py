@@ -7,8 +7,6 @@ The Go program beside this file is built once. Without Go or the libraries (Debi
 from __future__ import annotations
 
 import base64
-import os
-import shutil
 import subprocess
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
@@ -16,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from go_programs import build
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -29,21 +28,13 @@ Same = Callable[[Any, Any], bool]
 Go = Callable[..., list[dict[str, Any]]]
 
 SOURCE = Path(__file__).parent / "go" / "main.go"
-LIBRARIES = Path("/usr/share/gocode")
 NOW = 1_700_000_000
 
 
 @pytest.fixture(scope="session")
 def go(tmp_path_factory: pytest.TempPathFactory) -> Go:
     """Asks the Go program a list of questions and gives its answers."""
-    if shutil.which("go") is None:
-        pytest.skip("go is not installed")
-    if not (LIBRARIES / "src/github.com/boj/redistore").is_dir():
-        pytest.skip("golang-github-boj-redistore-dev is not installed")
-    folder = tmp_path_factory.mktemp("go")
-    program = folder / "interop"
-    environment = {**os.environ, "GO111MODULE": "off", "GOPATH": str(LIBRARIES), "GOCACHE": str(folder / "cache")}
-    subprocess.run(["go", "build", "-o", program, SOURCE], check=True, env=environment, timeout=110)
+    program = build(SOURCE, tmp_path_factory.mktemp("go"))
 
     def ask(*questions: dict[str, Any]) -> list[dict[str, Any]]:
         done = subprocess.run([program], input=_go_json.dumps(list(questions)), capture_output=True, check=True)
