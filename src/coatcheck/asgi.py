@@ -174,11 +174,11 @@ class _Exchange:
             self._store_error = error
             raise
         self.has_started = True
-        accessed = self._session.was_accessed
-        if accessed or set_cookie is not None:
+        accessed, old_cookie = self._session.was_accessed, self._sessions.old_cookie(self._session)
+        if accessed or set_cookie is not None or old_cookie is not None:
             headers = list(message.get("headers", ()))
             for_now = self._session._work.outage is not None
-            BYTES.add(headers, accessed=accessed, set_cookie=set_cookie, for_now=for_now)
+            BYTES.add(headers, accessed=accessed, set_cookie=set_cookie, old_cookie=old_cookie, for_now=for_now)
             message["headers"] = headers
 
     async def failed(self) -> None:

@@ -145,6 +145,7 @@ class SessionConfig:
         client_address: keep the client's address with a login: "truncated" to its network, "whole", or "none".
         clock: gives the time in seconds since the epoch. For tests.
         store_has_tokens: whether the store has a form of token of its own (`coatcheck.stores.protocol.HasTokens`).
+        store_takes_foreign_values: whether the store gives its sessions to another system, whose types it keeps.
 
     Raises:
         ConfigurationError: a setting can't work. The message names it and what was expected.
@@ -166,6 +167,7 @@ class SessionConfig:
     client_address: ClientAddress = "truncated"
     clock: Callable[[], float] = time.time
     store_has_tokens: bool = False
+    store_takes_foreign_values: bool = False
 
     def __post_init__(self) -> None:
         if not self.store_has_tokens:

@@ -132,3 +132,7 @@ class InvalidCookie(CoatcheckError, ValueError):
 
 class InvalidGob(CoatcheckError, ValueError):
     """Bytes are not a gob stream that can be read, or a value can't be written as one."""
+
+
+class UnreadableSession(CoatcheckError, ValueError):
+    """A session of another system can't be read, or not safely. It is reported and left as it is."""

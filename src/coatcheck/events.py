@@ -16,7 +16,7 @@ from coatcheck.errors import ConfigurationError
 
 logger: Final = logging.getLogger("coatcheck")
 
-Kind: TypeAlias = Literal["created", "login", "logout", "renewed", "revoked", "refused", "reused"]
+Kind: TypeAlias = Literal["created", "login", "logout", "renewed", "revoked", "refused", "reused", "adopted"]
 
 
 class Event(NamedTuple):
@@ -55,6 +55,7 @@ class Events:
         on_revoked: a session was ended from elsewhere.
         on_refused: a cookie was not accepted; `reason` says why.
         on_reused: an old ID was used after its grace: a sign that it was stolen.
+        on_adopted: a session of another system became one of ours; `reason` names the system.
     """
 
     on_created: Handler | None = None
@@ -64,6 +65,7 @@ class Events:
     on_revoked: Handler | None = None
     on_refused: Handler | None = None
     on_reused: Handler | None = None
+    on_adopted: Handler | None = None
 
     def check_sync(self) -> None:
         """Raise ConfigurationError when a handler would have to be awaited."""

@@ -24,7 +24,13 @@ class ResponseHeaders(Generic[Text]):
         self._vary_cookie: tuple[Text, Text] = (self._vary, text("Cookie"))
 
     def add(
-        self, headers: list[tuple[Text, Text]], *, accessed: bool, set_cookie: str | None, for_now: bool = False
+        self,
+        headers: list[tuple[Text, Text]],
+        *,
+        accessed: bool,
+        set_cookie: str | None,
+        old_cookie: str | None = None,
+        for_now: bool = False,
     ) -> None:
         """Add to `headers` what is due, in place.
 
@@ -33,13 +39,14 @@ class ResponseHeaders(Generic[Text]):
             accessed: the session was read, so what is said may differ for another cookie (RFC 9110, section 12.5.5).
             set_cookie: the Set-Cookie value, or None. A response that carries one must not be kept by caches, so it
                 gets `Cache-Control: no-store` in place of what it had.
+            old_cookie: another one, which takes away the cookie of a system that was there before, or None.
             for_now: what is said is not true for longer, so caches must not keep it either.
         """
-        if set_cookie is not None or for_now:
+        cookies = [cookie for cookie in (set_cookie, old_cookie) if cookie is not None]
+        if cookies or for_now:
             headers[:] = [header for header in headers if not self._is_for_caches(header[0].lower())]
             headers.append(self._no_store)
-            if set_cookie is not None:
-                headers.append((self._set_cookie, self._text(set_cookie)))
+            headers += [(self._set_cookie, self._text(cookie)) for cookie in cookies]
         elif not accessed:
             return
         for name, value in headers:

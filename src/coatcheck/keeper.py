@@ -10,6 +10,7 @@ from collections.abc import Callable, Generator
 from typing import Final, TypeAlias, TypeVar, cast
 
 from coatcheck import record as records
+from coatcheck import values
 from coatcheck.config import SessionConfig
 from coatcheck.errors import (
     ForeignRecord,
@@ -37,6 +38,8 @@ MAX_CONFLICTS: Final = 256
 MOVED_MS: Final = 60_000
 """How long requests that were under way are told apart after a session was renewed: longer than requests take."""
 
+_SOME_KEY: Final = "0" * 40
+
 KeptChange: TypeAlias = Callable[[RecordT | None], RecordT | None]
 """Makes the new record of the one that is there; None to leave it as it is."""
 
@@ -49,7 +52,7 @@ NOTHING_FOUND: Final[Found] = (b"", None)
 class Keeper:
     """See the module's docstring. For one configuration."""
 
-    __slots__ = ("_clock", "_max_keys", "_max_record_bytes", "idle_ms", "lifetime_ms")
+    __slots__ = ("_clock", "_max_keys", "_max_record_bytes", "_takes_foreign_values", "idle_ms", "lifetime_ms")
 
     def __init__(self, config: SessionConfig) -> None:
         self._clock = config.clock
@@ -57,6 +60,7 @@ class Keeper:
         self.lifetime_ms = round(config.lifetime.total_seconds() * 1000)
         self._max_record_bytes = config.max_record_bytes
         self._max_keys = config.max_keys
+        self._takes_foreign_values = config.store_takes_foreign_values
 
     # --- time -------------------------------------------------------------------------------------------------
 
@@ -225,19 +229,25 @@ class Keeper:
                 return None
         raise too_many_conflicts(store_key)
 
+    def check_fits(self, record: Record) -> None:
+        """Raise RecordTooLarge or UnsupportedValue for a session that could not be stored."""
+        self._encoded(_SOME_KEY, bytes(8), record)
+
     def _encoded(self, store_key: str, revision: bytes, record: AnyRecord) -> bytes:
         """Give a record's bytes."""
         data = records.encode(store_key, revision, record)
         if isinstance(record, Record):
             self._check_limits(record.values, len(data))
+            if not self._takes_foreign_values:
+                values.check_own(record.values)
         return data
 
-    def _check_limits(self, values: Values, size: int) -> None:
-        if len(values) > self._max_keys:
-            msg = f"The session would have {len(values)} keys; max_keys allows {self._max_keys}. Nothing was stored"
+    def _check_limits(self, encoded: Values, size: int) -> None:
+        if len(encoded) > self._max_keys:
+            msg = f"The session would have {len(encoded)} keys; max_keys allows {self._max_keys}. Nothing was stored"
             raise RecordTooLarge(msg)
         if size > self._max_record_bytes:
-            largest = max(values, key=lambda key: len(bytes(values[key])), default="")
+            largest = max(encoded, key=lambda key: len(bytes(encoded[key])), default="")
             msg = (
                 f"The session would take {size} bytes; max_record_bytes allows {self._max_record_bytes}. "
                 f"Nothing was stored. Its largest value is session[{largest!r:.80}]"

@@ -20,6 +20,8 @@ from msgspec.structs import replace
 
 from coatcheck import record as records
 from coatcheck import values
+from coatcheck.adopters import Claimed, Source
+from coatcheck.adoption import Adoption, Heir, longest_lifetime
 from coatcheck.config import SessionConfig
 from coatcheck.cookie import CookieWriter
 from coatcheck.devices import ClientAddress, Device, remembered
@@ -31,7 +33,7 @@ from coatcheck.record import AnyRecord, Login, Moved, Record, Values
 from coatcheck.session_info import SessionInfo, moment
 from coatcheck.token import Tokens, TokenSigner, VerifiedToken
 from coatcheck.users import Users, Watched, check_user_id, epoch_key, is_of_epoch, tag_of
-from coatcheck.working_copy import NO_CHANGES, Patch, Standing, WorkingCopy, apply
+from coatcheck.working_copy import CLAIMED, NO_CHANGES, Patch, Standing, WorkingCopy, apply
 
 _SKEW_MS: Final = 60_000
 _MAX_ATTEMPTS: Final = 3
@@ -55,13 +57,16 @@ class Lifecycle:
         "_refresh_ms",
         "_renew_every_ms",
         "_tokens",
+        "adoption",
         "keeper",
         "users",
     )
 
-    def __init__(self, config: SessionConfig, tokens: Tokens | None = None) -> None:
+    def __init__(self, config: SessionConfig, sources: Sequence[Source] = (), tokens: Tokens | None = None) -> None:
         self.keeper = Keeper(config)
-        self.users = Users(self.keeper, config.max_sessions_per_user, config.when_full)
+        old_lifetime_ms = round(longest_lifetime(sources).total_seconds() * 1000)
+        self.users = Users(self.keeper, config.max_sessions_per_user, config.when_full, old_lifetime_ms=old_lifetime_ms)
+        self.adoption = Adoption(config, self.keeper, self.users, sources, self._device)
         self._tokens = tokens or TokenSigner(config.key_material, config.cookie.full_name)
         self._cookies = CookieWriter(config.cookie)
         self._persistent = config.cookie.persistent
@@ -97,6 +102,12 @@ class Lifecycle:
         work.standing = Standing.UNLOADED
         return work
 
+    def claim(self, work: WorkingCopy, cookie_headers: Sequence[bytes]) -> None:
+        """See whether a client without a genuine token has a genuine cookie of a system whose sessions are adopted."""
+        work.claimed = self.adoption.find(cookie_headers)
+        if work.claimed is not None:
+            work.standing = Standing.UNLOADED
+
     def _only_genuine(self, tokens: Sequence[bytes]) -> VerifiedToken | None:
         """Give the token that is genuine, if exactly one is."""
         if len(tokens) == 1:
@@ -110,6 +121,8 @@ class Lifecycle:
 
     def load(self, work: WorkingCopy) -> Steps[None]:
         """Find what the store holds. A session that is not there, or can't be used, makes the client start anew."""
+        if work.standing is Standing.UNLOADED and work.claimed is not None:
+            yield from self._adopt(work, work.claimed)
         keys = self.keys_to_load(work)
         if keys:
             rest = self.loaded(work, keys, cast("list[bytes | None]", (yield Load(keys))))
@@ -167,6 +180,20 @@ class Lifecycle:
             epoch = self.users.epoch_in(work.user_tag, data)
         self._take(work, found, epoch)
 
+    def _adopt(self, work: WorkingCopy, claimed: Claimed) -> Steps[None]:
+        """Adopt a session, or find that it was adopted, so that it is read as if the client had brought its token."""
+        heir = yield from self.adoption.adopt(work, claimed)
+        if work.standing is not Standing.UNLOADED:
+            return  # it was destroyed, or loaded by another task, meanwhile
+        if isinstance(heir, Heir):
+            work.session_id, work.user_tag = heir
+            return
+        work.let_go(Standing.NEW)
+        if heir is not None:
+            work.remember = heir.remember
+            for key, value in heir.values.items():
+                work.assign(key, value)
+
     def _take(self, work: WorkingCopy, found: Found, epoch: int) -> None:
         """Work on what was found, if it is this client's and alive."""
         revision, record = found
@@ -191,7 +218,7 @@ class Lifecycle:
             else:
                 self._take(work, found, epoch)
             return
-        if moved.grace_until_ms:
+        if moved.grace_until_ms and work.claimed is None:  # an old system's cookie that was kept is no sign of a theft
             work.note(Event("reused", moved.successor))
             if self._end_on_reuse:
                 yield from self.keeper.end(moved.successor)
@@ -261,18 +288,39 @@ class Lifecycle:
         """
         if work.standing is Standing.STORED and work.predecessor is None and self._renewal_is_due(work):
             work.renew(by_clock=True)
+        if work.claimed is not None and work.standing is not Standing.UNAVAILABLE:
+            self._leave_old(work, work.claimed)
         return self.commit(work)
+
+    def _leave_old(self, work: WorkingCopy, claimed: Claimed) -> None:
+        """Let the response bring the adopted session's cookie, and take the old one away.
+
+        Only here: until a response has left, the old cookie is all that the client has.
+        """
+        claimed.is_to_leave = claimed.source.adopter.removes_old
+        if work.standing is Standing.STORED and work.moved_to is None and claimed.is_adopted:
+            work.issues_cookie = True
 
     def end_destroyed(self, work: WorkingCopy) -> Steps[None]:
         """End the sessions that the application destroyed. Done even when the rest of the request has failed."""
         while work.destroyed:
             store_key = work.destroyed[0]
+            if store_key == CLAIMED:
+                yield from self._adopt_to_end(work)
+                continue
             ended = yield from self.keeper.end(store_key)
             user_id = None if ended is None else ended.user_id
             if user_id is not None:
                 yield from self.users.leave(user_id, [store_key])
             work.destroyed = work.destroyed[1:]
             work.note(Event("logout", store_key, user_id))
+
+    def _adopt_to_end(self, work: WorkingCopy) -> Steps[None]:
+        """Adopt what is to be ended, so that its old cookie leads nowhere afterwards."""
+        assert work.claimed is not None  # noqa: S101 (`destroy` has seen it)
+        heir = yield from self.adoption.adopt(work, work.claimed)
+        adopted = (heir.session_id.store_key,) if isinstance(heir, Heir) else ()
+        work.destroyed = adopted + work.destroyed[1:]
 
     def _end_and_commit(self, work: WorkingCopy) -> Steps[None]:
         yield from self.end_destroyed(work)
@@ -512,15 +560,18 @@ class Lifecycle:
         if work.login is not None and work.login.user_id != user_id:
             work.destroy()
         work.renew()
-        device = remembered(
+        work.login = Login(user_id, self.keeper.now_ms(), 0, *self._device(work))
+        work.login_is_new = True
+        if remember is not None:
+            work.remember = remember
+
+    def _device(self, work: WorkingCopy) -> Device:
+        """Give what is kept of the device that a request comes from."""
+        return remembered(
             Device() if work.device is None else work.device(),
             user_agent=self._keeps_user_agent,
             client_address=self._client_address,
         )
-        work.login = Login(user_id, self.keeper.now_ms(), 0, *device)
-        work.login_is_new = True
-        if remember is not None:
-            work.remember = remember
 
     def revoke(self, store_key: str, owner: str | None = None) -> Steps[Event | None]:
         """End a session by its handle, wherever it is, also one that is about to be stored.
@@ -592,7 +643,7 @@ class Lifecycle:
             handle=store_key,
             user_id=record.user_id,
             created_at=moment(record.created_at_ms),
-            authenticated_at=None if login is None else moment(login.authenticated_at_ms),
+            authenticated_at=None if login is None else login.authenticated_at,
             # Use sets the time to live to the idle timeout, so what is left of it tells when that was.
             last_seen_at=moment(max(record.updated_at_ms, expires_at_ms - self.keeper.idle_ms)),
             expires_at=moment(expires_at_ms),
@@ -673,7 +724,8 @@ class Lifecycle:
 
 def _refused(work: WorkingCopy, reason: str) -> WorkingCopy:
     """The client's cookie leads nowhere."""
-    work.cookie_is_stale = True
+    if work.claimed is None:  # else it is another system's
+        work.cookie_is_stale = True
     handle = "" if work.session_id is None else work.session_id.store_key
     work.note(Event("refused", handle, reason=reason))
     return work

@@ -9,6 +9,7 @@ import random
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
+from coatcheck.adopters import AnyOldRecords
 from coatcheck.stores.protocol import AsyncStore, SyncStore
 
 _LONGEST_PAUSE_S: Final = 0.05
@@ -104,6 +105,30 @@ class Scan:
     def perform(self, store: SyncStore | AsyncStore) -> Any:
         """Call the store."""
         return store.scan(self.cursor, self.limit)
+
+
+@dataclass(slots=True)
+class FetchOld:
+    """Not for the store, but for the records of another system: see `OldRecords.get`."""
+
+    records: AnyOldRecords
+    key: str = field(repr=False)
+
+    def perform(self, store: SyncStore | AsyncStore) -> Any:  # noqa: ARG002 (another one is asked)
+        """Call the old records."""
+        return self.records.get(self.key)
+
+
+@dataclass(slots=True)
+class DeleteOld:
+    """See `OldRecords.delete`."""
+
+    records: AnyOldRecords
+    key: str = field(repr=False)
+
+    def perform(self, store: SyncStore | AsyncStore) -> Any:  # noqa: ARG002 (another one is asked)
+        """Call the old records."""
+        return self.records.delete(self.key)
 
 
 @dataclass(slots=True)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import struct
+from datetime import datetime
 from typing import Final, TypeAlias
 from zlib import crc32
 
@@ -21,6 +22,7 @@ from msgspec import Raw
 from msgspec.msgpack import Decoder, Encoder
 
 from coatcheck.errors import ForeignRecord, UndecodableRecord
+from coatcheck.session_info import moment
 
 REVISION: Final = slice(1, 9)
 """Where in a record's bytes its revision stands. The scripts and queries of the stores use the same place."""
@@ -30,7 +32,7 @@ _CHECKED_FROM: Final = 13
 """The checksum covers what comes after it: the store key and the body."""
 
 _KEY_DIGITS: Final = 40
-"""Hexadecimal digits that end every store key; before them may stand what kind of record it is (`user-`, `epoch-`)."""
+"""Hexadecimal digits that end every store key; before them may stand what kind of record it is, as in `user-`."""
 
 Values: TypeAlias = dict[str, Raw]
 """A session's keys, each with its value still encoded."""
@@ -41,10 +43,16 @@ class Login(msgspec.Struct, array_like=True, frozen=True):
 
     user_id: str
     authenticated_at_ms: int
+    """0 for a login of another system's, whose time is not known."""
     epoch: int
     """The user's epoch at the login. When all sessions of a user are ended the epoch rises above it."""
     user_agent: str | None
     client_address: str | None
+
+    @property
+    def authenticated_at(self) -> datetime | None:
+        """When the user proved who they are; None if that is not known."""
+        return moment(self.authenticated_at_ms) if self.authenticated_at_ms else None
 
 
 class Record(msgspec.Struct, array_like=True, frozen=True):
@@ -106,9 +114,20 @@ class UserEpoch(msgspec.Struct, array_like=True, frozen=True):
     epoch: int
 
 
-AnyRecord: TypeAlias = Record | Moved | UserIndex | UserEpoch
+class Adopted(msgspec.Struct, array_like=True, frozen=True):
+    """Marks a session of another system as adopted, under a key that is a hash of the old one's. See `adoption`."""
 
-_FORMATS: Final[dict[type[AnyRecord], int]] = {Record: 1, Moved: 2, UserIndex: 3, UserEpoch: 4}
+    handle: str
+    """The store key that the native session was given; empty if there must be none."""
+    nonce: bytes
+    """What the native session's ID was made from, together with the secret key and the old session's name."""
+    user_tag: bytes
+    """Whose session it was then; empty for nobody's."""
+
+
+AnyRecord: TypeAlias = Record | Moved | UserIndex | UserEpoch | Adopted
+
+_FORMATS: Final[dict[type[AnyRecord], int]] = {Record: 1, Moved: 2, UserIndex: 3, UserEpoch: 4, Adopted: 5}
 """The first byte. Part of the storage format."""
 
 _SET_ASIDE: Final = _HEADER.pack(0, b"", 0, b"")

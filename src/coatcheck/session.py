@@ -209,15 +209,15 @@ class BaseSession(MutableMapping[str, Any]):
 
     @property
     def authenticated_at(self) -> datetime | None:
-        """When the user proved who they are, or None."""
+        """When the user proved who they are. None if nobody did, and for a login of another system's (see `adopt`)."""
         login = self._read().login
-        return None if login is None else moment(login.authenticated_at_ms)
+        return None if login is None else login.authenticated_at
 
     @property
     def time_since_login(self) -> timedelta:
-        """How long ago the user proved who they are; the longest time there is if nobody did."""
+        """How long ago the user proved who they are; the longest time there is if nobody did, or nobody knows when."""
         login = self._read().login
-        if login is None:
+        if login is None or login.authenticated_at is None:
             return timedelta.max
         return timedelta(milliseconds=max(self._lifecycle.keeper.now_ms() - login.authenticated_at_ms, 0))
 

@@ -15,9 +15,11 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequenc
 from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import timedelta
 from enum import Enum
-from typing import Any, Final, Generic, TypeAlias, TypeVar
+from typing import Any, ClassVar, Final, Generic, TypeAlias, TypeVar, cast
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
+from coatcheck.adopters import Adopter, AsyncOldRecords, Claimed
+from coatcheck.adoption import log_leftover, sources_of
 from coatcheck.config import CookieConfig, SessionConfig, WhenFull
 from coatcheck.cookie import CookieReader
 from coatcheck.devices import ClientAddress, Device
@@ -116,11 +118,12 @@ class Session(BaseSession):
             StoreUnavailable: the store can't be reached.
         """
         work, lifecycle, store = self._work, self._lifecycle, self._sessions.store
-        keys = lifecycle.keys_to_load(work)
-        if not keys:
-            return
         try:
-            rest = lifecycle.loaded(work, keys, await store.load(*keys))
+            rest: Steps[None] | None = None
+            if work.claimed is not None:
+                rest = lifecycle.load(work)
+            elif keys := lifecycle.keys_to_load(work):
+                rest = lifecycle.loaded(work, keys, await store.load(*keys))
             if rest is not None:
                 await drive(rest, store)
         except StoreUnavailable as error:
@@ -202,6 +205,8 @@ class SyncSession(BaseSession):
 class _Sessions(Generic[StoreT, SessionT]):
     """What both façades have in common: settings, and all that needs no I/O."""
 
+    _is_async: ClassVar[bool]
+
     def __init__(  # noqa: PLR0913 (they are the settings)
         self,
         store: str | StoreT,
@@ -220,6 +225,7 @@ class _Sessions(Generic[StoreT, SessionT]):
         end_on_reuse: bool = False,
         user_agent: bool = True,
         client_address: ClientAddress = "truncated",
+        adopt: Sequence[Adopter] = (),
         events: Events | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -240,11 +246,16 @@ class _Sessions(Generic[StoreT, SessionT]):
             client_address=client_address,
             clock=clock,
             store_has_tokens=isinstance(store, HasTokens),
+            store_takes_foreign_values=isinstance(store, HasTokens) and store.takes_foreign_values,
         )
         self.events = Events() if events is None else events
+        if adopt and self.config.store_has_tokens:
+            msg = "adopt: this store has IDs and cookies of its own, and no session can be adopted into it"
+            raise ConfigurationError(msg)
+        self._sources = sources_of(adopt, self.config.cookie, is_async=self._is_async)
         self.store: StoreT = self._store(store)
         tokens = self.store.tokens(self.config) if isinstance(self.store, HasTokens) else None
-        self.lifecycle = Lifecycle(self.config, tokens)
+        self.lifecycle = Lifecycle(self.config, self._sources, tokens)
         self._cookies = CookieReader(self.config.cookie)
 
     def begin(self, cookie_headers: Iterable[bytes], device: Callable[[], Device] | None = None) -> SessionT:
@@ -252,11 +263,25 @@ class _Sessions(Generic[StoreT, SessionT]):
 
         Args:
             cookie_headers: the values of all Cookie headers of the request.
-            device: tells where the request comes from. Called at a login.
+            device: tells where the request comes from. Called at a login, and when a session of a user is adopted.
         """
+        if self._sources:
+            cookie_headers = list(cookie_headers)
         work = self.lifecycle.begin(self._cookies.find(cookie_headers))
+        if self._sources and work.session_id is None:
+            self.lifecycle.claim(work, [*cookie_headers])
         work.device = device
         return self._session(work)
+
+    def old_cookie(self, session: SessionT) -> str | None:
+        """Give the Set-Cookie value by which the response to an adopted session takes the old cookie away, if any.
+
+        To be asked after `conclude`, and sent beside what that gave.
+        """
+        claimed = session._work.claimed
+        if claimed is None or not (claimed.is_spent and claimed.is_to_leave):
+            return None
+        return claimed.source.clear
 
     def _claim(self, token: str | New | None) -> SessionT:
         tokens = [token.encode("utf-8", "replace")] if isinstance(token, str) else []
@@ -273,6 +298,8 @@ class _Sessions(Generic[StoreT, SessionT]):
 
     def _steps_to_abandon(self, work: WorkingCopy) -> Steps[None] | None:
         work.discard()
+        if work.claimed is not None:
+            work.claimed.is_to_leave = False  # until a response is good, the old cookie is all that the client has
         return self.lifecycle.end_destroyed(work) if work.destroyed else None
 
     def _session(self, work: WorkingCopy) -> SessionT:
@@ -310,12 +337,16 @@ class Sessions(_Sessions[AsyncStore, Session]):
         end_on_reuse: end a session whose old ID is used after the grace, which is a sign that it was stolen.
         user_agent: keep the browser's User-Agent with a login, for lists of devices.
         client_address: keep the client's address with a login: "truncated" to its network, "whole", or "none".
+        adopt: systems whose sessions become ours when their clients come; see `coatcheck.interop`. One for each old
+            cookie.
         events: handlers for what happens to sessions.
         clock: gives the time in seconds since the epoch. For tests.
 
     Raises:
         ConfigurationError: a setting can't work, the store's URL is wrong, or an extra is missing.
     """
+
+    _is_async = True
 
     @asynccontextmanager
     async def open(self, token: str | New | None = NEW) -> AsyncIterator[Session]:
@@ -350,7 +381,17 @@ class Sessions(_Sessions[AsyncStore, Session]):
             await self.one_at_a_time(session._work, self._rule_for(status))
         except StoreUnavailable as error:
             session._work.go_on_unextended(error)
+        if session._work.claimed is not None:
+            await self._delete_old(session._work.claimed)
         return self._sealed(session._work)
+
+    async def _delete_old(self, claimed: Claimed) -> None:
+        leftover = self.lifecycle.adoption.leftover(claimed)
+        if leftover is not None:
+            try:
+                await drive(leftover, self.store)
+            except StoreError as error:  # what the request is about is stored
+                log_leftover(error)
 
     async def abandon(self, session: Session) -> None:
         """Drop what has changed, because the request failed. Only `destroy()` holds."""
@@ -495,6 +536,9 @@ class Sessions(_Sessions[AsyncStore, Session]):
     async def close(self) -> None:
         """Close the store's connections. They open anew if the store is used again."""
         await self.store.close()
+        for source in self._sources:
+            if source.records is not None:
+                await cast("AsyncOldRecords", source.records).close()
 
     def _session(self, work: WorkingCopy) -> Session:
         return Session(self, work)
@@ -515,6 +559,8 @@ class SyncSessions(_Sessions[SyncStore, SyncSession]):
 
     See `Sessions` for the arguments; a store object is one with the methods of `SyncStore`.
     """
+
+    _is_async = False
 
     @contextmanager
     def open(self, token: str | New | None = NEW) -> Iterator[SyncSession]:
@@ -538,7 +584,17 @@ class SyncSessions(_Sessions[SyncStore, SyncSession]):
             self.one_at_a_time(session._work, self._rule_for(status))
         except StoreUnavailable as error:
             session._work.go_on_unextended(error)
+        if session._work.claimed is not None:
+            self._delete_old(session._work.claimed)
         return self._sealed(session._work)
+
+    def _delete_old(self, claimed: Claimed) -> None:
+        leftover = self.lifecycle.adoption.leftover(claimed)
+        if leftover is not None:
+            try:
+                drive_sync(leftover, self.store)
+            except StoreError as error:
+                log_leftover(error)
 
     def abandon(self, session: SyncSession) -> None:
         """See `Sessions.abandon`."""
@@ -637,6 +693,9 @@ class SyncSessions(_Sessions[SyncStore, SyncSession]):
     def close(self) -> None:
         """See `Sessions.close`."""
         self.store.close()
+        for source in self._sources:
+            if source.records is not None:
+                source.records.close()
 
     def _session(self, work: WorkingCopy) -> SyncSession:
         return SyncSession(self, work)

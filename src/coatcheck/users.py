@@ -90,12 +90,16 @@ class Watched:
 class Users:
     """The rules, for one configuration. All of them give steps; see `lifecycle`."""
 
-    __slots__ = ("_keeper", "_max_sessions", "_when_full")
+    __slots__ = ("_epoch_ttl_ms", "_keeper", "_max_sessions", "_when_full")
 
-    def __init__(self, keeper: Keeper, max_sessions: int | None, when_full: WhenFull) -> None:
+    def __init__(
+        self, keeper: Keeper, max_sessions: int | None, when_full: WhenFull, *, old_lifetime_ms: int = 0
+    ) -> None:
         self._keeper = keeper
         self._max_sessions = max_sessions
         self._when_full = when_full
+        # An epoch outlives every session from before it, those included that may yet be adopted.
+        self._epoch_ttl_ms = max(keeper.lifetime_ms, old_lifetime_ms) + MOVED_MS
 
     # --- entering and leaving ---------------------------------------------------------------------------------
 
@@ -260,7 +264,7 @@ class Users:
         def risen(found: UserEpoch | None) -> UserEpoch | None:
             return None if found is not None and found.epoch >= epoch else UserEpoch(epoch)
 
-        yield from self._keeper.keep(epoch_key(tag), risen, lambda _: self._keeper.lifetime_ms + MOVED_MS)
+        yield from self._keeper.keep(epoch_key(tag), risen, lambda _: self._epoch_ttl_ms)
         (_, index), _ = yield from self._keeper.find(index_key(tag))
         listed = [key for key in self._entries(index) if key not in spared]
         ended: list[str] = []

@@ -7,7 +7,7 @@ listed here are taken (a subclass would come back as its base), and nothing stor
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import is_dataclass
 from datetime import date, datetime, time, timedelta, timezone, tzinfo
 from decimal import Decimal
@@ -107,11 +107,14 @@ def encode(key: str, value: object) -> bytes:
         reason = str(error)
     except UnicodeEncodeError:
         reason = "a str with a lone surrogate"
-    msg = (
+    raise _unsupported(key, reason)
+
+
+def _unsupported(key: str, reason: str) -> UnsupportedValue:
+    return UnsupportedValue(
         f"session[{key!r:.80}] can't keep {reason}. Sessions keep None, bool, int, float, str, bytes, list, tuple, "
         "dict, set, frozenset, datetime, date, time, timedelta, Decimal and UUID; convert the value to one of these"
     )
-    raise UnsupportedValue(msg)
 
 
 def decode(key: str, encoded: bytes | Raw) -> Any:
@@ -260,8 +263,14 @@ _WRITERS: Final[dict[type, _Writer]] = {
 }
 
 
+_foreign_codes: Final[dict[type, int]] = {}
+"""Types of other systems', and their codes."""
+
+
 def add_type(kind: type, code: int, write: Callable[[Any], bytes], read: Callable[[bytes], Any]) -> None:
-    """Take values of one more type, as an extension type of its own. For `coatcheck.interop`.
+    """Take values of a type of another system's, as an extension type of its own. For `coatcheck.interop`.
+
+    They are for stores that give them to that system; others don't keep them, see `check_own`.
 
     Args:
         kind: the type. A subclass of one of the usual types is welcome if `read` gives it back as it was.
@@ -271,6 +280,28 @@ def add_type(kind: type, code: int, write: Callable[[Any], bytes], read: Callabl
     """
     _WRITERS[kind] = lambda value, _depth: Ext(code, write(value))
     _READERS[code] = lambda data: read(bytes(data))
+    _foreign_codes[kind] = code
+
+
+def check_own(encoded: Mapping[str, Raw]) -> None:
+    """Raise UnsupportedValue for values of other systems' types, which a store of our own must not keep."""
+    codes = {code.to_bytes(1, "big") for code in _foreign_codes.values()}
+    for key, each in encoded.items():
+        if any(code in bytes(each) for code in codes):  # mostly there are none, and this tells it at once
+            foreign = _foreign_in(decode(key, each))
+            if foreign is not None:
+                raise _unsupported(key, f"a value of type {type(foreign).__qualname__!r}{_hint(foreign)}")
+
+
+def _foreign_in(value: Any) -> Any:
+    """Give the first value of another system's type that is in a value; None if there is none."""
+    if type(value) in _foreign_codes:
+        return value
+    if isinstance(value, dict):
+        parts: Iterable[Any] = [*value, *value.values()]
+    else:
+        parts = value if isinstance(value, list | tuple | set | frozenset) else ()
+    return next((found for found in map(_foreign_in, parts) if found is not None), None)
 
 
 # --- decoding -----------------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from typing import Any, Final, TypeAlias
 from msgspec import Raw
 
 from coatcheck import values
+from coatcheck.adopters import Claimed
 from coatcheck.devices import Device
 from coatcheck.errors import ResponseStarted, SessionClosed, StoreUnavailable, UnsupportedValue
 from coatcheck.events import Event
@@ -31,6 +32,10 @@ NOTHING: Final = _Nothing.NOTHING
 
 Operation: TypeAlias = Callable[[Any], Any]
 """Makes a key's new value of its current one. Applied again to the newer value when another request was faster."""
+
+
+CLAIMED: Final = ""
+"""Stands for a session whose key is not known before its adoption."""
 
 
 class Standing(Enum):
@@ -151,7 +156,9 @@ class WorkingCopy:
     """The store key that the session has until then."""
     renewed_by_clock = False
     destroyed: tuple[str, ...] = ()
-    """Store keys of sessions to end."""
+    """Store keys of sessions to end; `CLAIMED` for the one that is claimed by an old cookie."""
+    claimed: Claimed | None = None
+    """The session of another system that the client has the cookie of, and none of ours."""
     accessed = False
     settled = False
     """There was nothing to commit when that was last looked at, and nobody has used the session since."""
@@ -355,7 +362,9 @@ class WorkingCopy:
         is_known = self.standing is Standing.STORED or (
             self.standing is Standing.UNLOADED and self.session_id is not None
         )
-        if self.successor_key:
+        if self.standing is Standing.UNLOADED and self.claimed is not None:
+            self.destroyed += (CLAIMED,)
+        elif self.successor_key:
             self.destroyed += (self.successor_key,)
             self.cookie_is_stale = True
         elif is_known:

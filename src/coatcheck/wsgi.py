@@ -196,8 +196,13 @@ class _Response:
         outage_met = self._session._work.outage
         if outage_met is not None:
             self._outages.report(outage_met, "goes on without its session")
-        for_now = outage_met is not None
-        TEXT.add(self._headers, accessed=self._session.was_accessed, set_cookie=set_cookie, for_now=for_now)
+        TEXT.add(
+            self._headers,
+            accessed=self._session.was_accessed,
+            set_cookie=set_cookie,
+            old_cookie=self._sessions.old_cookie(self._session),
+            for_now=outage_met is not None,
+        )
         self.has_left = True
         self._write = self._start_response(self._status, self._headers, self.exc_info)
 

@@ -1,48 +1,35 @@
-"""What the interop tests share: the vectors' values as Python has them, a comparison that sees types, Go programs.
-
-Without Go or the libraries (Debian: `golang-go`, `golang-github-boj-redistore-dev`) the tests that need them are
-skipped, and say so.
-"""
+"""What the interop tests share: the vectors' values as Python has them, a comparison that sees types, Go programs."""
 
 from __future__ import annotations
 
 import base64
-import os
-import shutil
 import struct
-import subprocess
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
 import pytest
+from go_programs import build
 
 PythonValue = Callable[[dict[str, Any]], Any]
 Same = Callable[[Any, Any], bool]
 GoProgram = Callable[[str], Path]
 
 SOURCES = Path(__file__).parent / "go"
-LIBRARIES = Path("/usr/share/gocode")
 
 
 @pytest.fixture(scope="session")
 def go_program(tmp_path_factory: pytest.TempPathFactory) -> GoProgram:
-    """Builds the program of a source file in the folder `go`."""
-    if shutil.which("go") is None:
-        pytest.skip("go is not installed")
-    if not (LIBRARIES / "src/github.com/boj/redistore").is_dir():
-        pytest.skip("golang-github-boj-redistore-dev is not installed")
-    folder = tmp_path_factory.mktemp("go")
-    environment = {**os.environ, "GO111MODULE": "off", "GOPATH": str(LIBRARIES), "GOCACHE": str(folder / "cache")}
+    """Builds the program of a source file in the folder `go`, once."""
+    built: dict[str, Path] = {}
 
-    def build(source: str) -> Path:
-        program = folder / source.replace("/", "-").removesuffix(".go")
-        if not program.exists():
-            subprocess.run(["go", "build", "-o", program, SOURCES / source], check=True, env=environment, timeout=110)
-        return program
+    def build_once(source: str) -> Path:
+        if source not in built:
+            built[source] = build(SOURCES / source, tmp_path_factory.mktemp("go"))
+        return built[source]
 
-    return build
+    return build_once
 
 
 def _python_value(typed: dict[str, Any]) -> Any:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from go_programs import build
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -24,15 +25,15 @@ from coatcheck.interop.gorilla import SecureCookie
 PythonValue = Callable[[dict[str, Any]], Any]
 Same = Callable[[Any, Any], bool]
 Go = Callable[..., list[dict[str, Any]]]
-GoProgram = Callable[[str], Path]
 
+SOURCE = Path(__file__).parent / "go" / "main.go"
 NOW = 1_700_000_000
 
 
 @pytest.fixture(scope="session")
-def go(go_program: GoProgram) -> Go:
+def go(tmp_path_factory: pytest.TempPathFactory) -> Go:
     """Asks the Go program a list of questions and gives its answers."""
-    program = go_program("main.go")
+    program = build(SOURCE, tmp_path_factory.mktemp("go"))
 
     def ask(*questions: dict[str, Any]) -> list[dict[str, Any]]:
         done = subprocess.run([program], input=_go_json.dumps(list(questions)), capture_output=True, check=True)

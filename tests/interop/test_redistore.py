@@ -32,6 +32,7 @@ from coatcheck.interop import _go_json, gob
 from coatcheck.interop._go_sessions import GoSessions
 from coatcheck.interop.gob import GobInt, GobList, GobType
 from coatcheck.interop.gorilla import SecureCookie
+from coatcheck.interop.gorilla_sessions import GorillaSessions
 from coatcheck.interop.redistore import RedistoreStore, SyncRedistoreStore
 from coatcheck.record import Login, Moved, Record
 from coatcheck.stores.protocol import AsyncStore, Outcome, SyncStore
@@ -684,6 +685,22 @@ def test_a_new_value_gets_the_go_type_of_the_one_that_it_replaces(gob_shop: Shop
     assert values["new"].gob_type.name == "uint16"
 
 
+@pytest.mark.parametrize(
+    "value",
+    [GobInt(5, "int64"), [{"a": GobInt(5, "int64")}], {GobInt(5, "int64"): 1}, (GobList([], "[]string"),)],
+    ids=repr,
+)
+def test_stores_of_our_own_keep_nothing_of_gos_types(kind: Kind, value: Any) -> None:
+    """They would have to be read by programs that know nothing of Go."""
+    face = Face(kind, "memory://")
+    token = face.new(user="alice", bell="\x0c")
+    session = face.request(token)
+    session["thing"] = value
+    with pytest.raises(UnsupportedValue, match=r"session\['thing'\] can't keep a value of type 'Gob"):
+        face.respond(session)
+    assert face.stored(token) == {"user": "alice", "bell": "\x0c"}
+
+
 @pytest.mark.parametrize("key", ["_coatcheck", "errors"])
 def test_keys_that_serve_other_purposes_are_refused(gob_shop: Shop, key: str) -> None:
     face = gob_shop.face(flash_categories=["errors"])
@@ -802,6 +819,12 @@ def test_a_store_with_keys_of_its_own_takes_no_secret_keys() -> None:
         Sessions(RedistoreStore("redis://localhost", key_pairs=[HASH_KEY]), secret_keys=[KEY])
     with pytest.raises(ConfigurationError, match="leave secret_keys out"):
         SyncSessions(SyncRedistoreStore("redis://localhost", key_pairs=[HASH_KEY]), secret_keys=[])
+
+
+def test_nothing_is_adopted_into_a_store_with_ids_of_its_own() -> None:
+    old = GorillaSessions(cookie_name="old", key_pairs=[HASH_KEY], store="redis://localhost", user_id=None)
+    with pytest.raises(ConfigurationError, match="adopt"):
+        Sessions(RedistoreStore("redis://localhost", key_pairs=[HASH_KEY]), adopt=[old])
 
 
 def test_neither_keys_nor_ids_are_shown(gob_shop: Shop) -> None:

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from coatcheck import CookieConfig, SyncSessions
 from coatcheck.errors import ConfigurationError, MissingExtra, RecordTooLarge, ResponseStarted, StoreIncapable
+from coatcheck.interop.gob import GobInt, GobStruct, GobType
 from coatcheck.interop.gorilla import SecureCookie
 from coatcheck.stores.cookie import MAX_COOKIE_BYTES, CookieStore, SyncCookieStore
 from coatcheck.testing import ManualClock
@@ -207,19 +208,24 @@ def test_sessions_of_gorillas_cookie_store_are_taken_over(kind: Kind, clock: Man
     cookie = CookieConfig(name="session-name", prefix="")
     face = make_face(kind, gorilla=GORILLA_KEYS, clock=clock, cookie=cookie)
     go = SecureCookie(GORILLA_KEYS, clock=clock)
-    session = face.request(go.encode("session-name", {"user": "alice", "_flash": ["hello"], 42: True}))
+    profile = GobStruct({"Level": 5}, GobType.struct("main.Profile", {"Level": "int8"}))
+    go_values = {"user": "alice", "_flash": ["hello"], 42: True, "n": GobInt(1, "int64"), "profile": profile}
+    session = face.request(go.encode("session-name", go_values))
     assert session["user"] == "alice"
     assert session["int(42)"] is True
     assert [flash.message for flash in session.flashes()] == ["hello"]
     assert face.respond(session) is not None
     alone = make_face(kind, clock=clock, cookie=cookie)
-    assert alone.stored(session.token) == {"user": "alice", "int(42)": True}
+    stored = alone.stored(session.token) or {}
+    assert stored == {"user": "alice", "int(42)": True, "n": 1, "profile": {"Level": 5}}
+    assert type(stored["n"]) is int
+    assert type(stored["profile"]) is dict
 
 
 def test_cookies_of_gorillas_that_are_old_or_hold_something_else_are_refused(kind: Kind, clock: ManualClock) -> None:
     face = make_face(kind, gorilla=GORILLA_KEYS, clock=clock, cookie=CookieConfig(name="session-name", prefix=""))
     go = SecureCookie(GORILLA_KEYS, clock=clock)
-    for value in ("an ID", {1.5: "x"}, {"_flash": "no list"}, {"\udcff": 1}):
+    for value in ("an ID", {1.5: "x"}, {"_flash": "no list"}, {"\udcff": 1}, {"a": "\udcff"}):
         assert face.request(go.encode("session-name", value)).is_new
     future = face.request(go.encode("session-name", {"user": "alice"}, issued_at=(1 << 63) - 1))
     assert future["user"] == "alice"

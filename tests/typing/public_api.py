@@ -9,8 +9,15 @@ from typing import Any, assert_type
 import redis.asyncio
 
 from coatcheck import CookieConfig, Flash, Session, Sessions, SyncSession, SyncSessions
+from coatcheck.adopters import Adopter
 from coatcheck.asgi import SessionMiddleware
+from coatcheck.interop.django import DjangoCacheSessions, DjangoCookieSessions, DjangoSessions, DjangoTable
+from coatcheck.interop.express import ExpressSessions
+from coatcheck.interop.flask import FlaskCookieSessions
+from coatcheck.interop.flask_session import FlaskSessions
+from coatcheck.interop.gorilla_sessions import GorillaSessions
 from coatcheck.interop.redistore import RedistoreStore, SyncRedistoreStore
+from coatcheck.interop.starlette import StarletteSessions
 from coatcheck.stores.cookie import CookieStore, SyncCookieStore
 from coatcheck.stores.memory import MemoryStore, SyncMemoryStore
 from coatcheck.stores.protocol import AsyncStore, HasTokens, SyncStore
@@ -27,6 +34,22 @@ sessions = Sessions(
     clock=ManualClock(),
 )
 sync_sessions = SyncSessions(SyncMemoryStore(), secret_keys=["newest"])
+
+adopters: list[Adopter] = [
+    ExpressSessions(secrets=["newest", "older"], store="redis://localhost", user_id=lambda values: values.get("id")),
+    DjangoSessions(secret_key="secret", store=DjangoTable(connect=lambda: None, placeholder="?")),
+    DjangoCacheSessions(store="redis://localhost", old="keep"),
+    DjangoCookieSessions(secret_key=b"secret", user_id=None, max_age=timedelta(days=14)),
+    FlaskSessions(store="redis://localhost", convert=lambda values: {"cart": values["cart"]}),
+    FlaskCookieSessions(secret_key="secret", user_id=None, cookie_domain="example.com"),
+    GorillaSessions(cookie_name="session-name", key_pairs=[b"hash key", None], store="redis://localhost"),
+    StarletteSessions(secret_key="secret", user_id=lambda values: values.get("id"), max_age=None),
+]
+Sessions("memory://", secret_keys=["newest"], adopt=adopters)
+SyncSessions("memory://", secret_keys=["newest"], adopt=adopters)
+StarletteSessions(secret_key="secret", user_id=None, old="forget")  # type: ignore[arg-type]
+StarletteSessions(secret_key="secret")  # type: ignore[call-arg]
+Sessions("memory://", secret_keys=["newest"], adopt=[object()])  # type: ignore[list-item]
 
 CookieConfig(same_site="Lax")  # type: ignore[arg-type]
 Sessions(SyncMemoryStore(), secret_keys=[])  # type: ignore[arg-type]

@@ -350,6 +350,7 @@ class _Layout:
 class _Shared(Generic[ClientT]):
     """What both stores have in common: the settings. Stands before the store that is extended, among the bases."""
 
+    takes_foreign_values = True
     _commands: Commands
 
     def __init__(  # noqa: PLR0913 (they are the settings)

@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from coatcheck import record as records
+from coatcheck import values
 from coatcheck.config import SessionConfig, as_key_material, checked_secret_keys
 from coatcheck.cookie import CookieWriter
 from coatcheck.errors import (
@@ -166,20 +167,26 @@ class _GorillaCookies:
 
     def verify(self, token: bytes) -> VerifiedToken | None:
         """See `Tokens.verify`. The session gets an ID now, and a cookie of ours when it is used."""
+        from coatcheck.interop import gob
+
         try:
             opened = self._cookies.open(self._name, token.decode("ascii"), target="map")
-            values = self._sessions.values(opened.value)
+            plain = gob.plain(opened.value)  # what it can't express is not taken over: Go will not see it again
+            encoded_values = self._sessions.values(plain)
+            values.check_own(encoded_values)
         except (InvalidCookie, SessionError, ValueError):
             return None
         began_ms = int(min(opened.issued_at, self._clock()) * 1000)  # Go's cookies may be from the future
         session_id = SealedID(secrets.token_bytes(_ID_BYTES))
-        record = Record(began_ms, began_ms, began_ms, None, None, values)
+        record = Record(began_ms, began_ms, began_ms, None, None, encoded_values)
         encoded = records.encode(session_id.store_key, records.new_revision(), record)
         return VerifiedToken(SealedID(session_id.secret, encoded), opened.issued_at, None, True)
 
 
 class SyncCookieStore:
     """Keeps sessions in the browser. For `SyncSessions`; see `CookieStore` for the arguments."""
+
+    takes_foreign_values = False
 
     def __init__(
         self,
@@ -281,6 +288,8 @@ class CookieStore:
         ConfigurationError: an argument can't work.
         MissingExtra: the `cryptography` package is not installed.
     """
+
+    takes_foreign_values = False
 
     def __init__(
         self,

@@ -131,6 +131,11 @@ class AsyncStore(Protocol):
 class HasTokens(Protocol):
     """A store, of either kind, with a form of token of its own. `Sessions` then takes no `secret_keys`."""
 
+    @property
+    def takes_foreign_values(self) -> bool:
+        """Whether it gives its sessions to another system, and so keeps values of that system's types."""
+        ...
+
     def tokens(self, config: SessionConfig) -> Tokens:
         """Give what makes and reads the tokens. Raises ConfigurationError for settings that don't go with them."""
         ...
