@@ -89,7 +89,7 @@ class Lifecycle:
         work = WorkingCopy(now_ms, self._tokens.new_id)
         if not tokens:
             return work
-        genuine = self._only_genuine(tokens)
+        genuine = self._tokens.verify(tokens[0]) if len(tokens) == 1 else self._only_genuine(tokens)
         if genuine is None:
             return _refused(work, "forged")
         session_id, issued_at_s, tag, by_older_key = genuine
@@ -109,9 +109,7 @@ class Lifecycle:
             work.standing = Standing.UNLOADED
 
     def _only_genuine(self, tokens: Sequence[bytes]) -> VerifiedToken | None:
-        """Give the token that is genuine, if exactly one is."""
-        if len(tokens) == 1:
-            return self._tokens.verify(tokens[0])
+        """Give the token that is genuine, if exactly one of several is."""
         if len(tokens) > _MAX_COOKIES:
             return None
         genuine = [token for token in map(self._tokens.verify, tokens) if token is not None]
