@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 import redis
+from clusters import Cluster
+from replica_sets import ReplicaSet
 from servers import Server, server_binaries
 
 STORES = ["memory", "sqlite", *server_binaries()]
@@ -18,6 +20,20 @@ def running_servers() -> Iterator[dict[str, Server]]:
     """One server of each kind that this machine has, for all tests; those that break servers start their own."""
     with ExitStack() as stack:
         yield {name: stack.enter_context(Server(binary)) for name, binary in server_binaries().items()}
+
+
+@pytest.fixture(scope="session")
+def running_cluster() -> Iterator[Cluster]:
+    """One Cluster for all tests that break nothing in it."""
+    with Cluster() as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="session")
+def running_replica_set() -> Iterator[ReplicaSet]:
+    """One master that Sentinels watch, likewise."""
+    with ReplicaSet(down_after_ms=30_000) as replica_set:
+        yield replica_set
 
 
 @pytest.fixture(params=STORES)

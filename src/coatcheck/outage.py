@@ -55,9 +55,14 @@ class Routes:
 
 
 class OutageLog:
-    """Says why requests are answered by 503, but not once for each of them."""
+    """Says why requests fare badly, but not once for each of them.
 
-    def __init__(self) -> None:
+    Args:
+        message: the line, with `%s` for what becomes of the request and for the error.
+    """
+
+    def __init__(self, message: str = "The store can't be used, so a request %s: %s") -> None:
+        self._message = message + "%s"
         self._next_line_at = float("-inf")
         self._unsaid = 0
 
@@ -68,10 +73,14 @@ class OutageLog:
             self._unsaid += 1
             return
         more = f" ({self._unsaid} more since the last line)" if self._unsaid else ""
-        logger.error("The store can't be used, so a request %s: %s%s", outcome, error, more)
+        logger.error(self._message, outcome, error, more)
         self._next_line_at, self._unsaid = now + _LOG_EVERY_S, 0
+
+
+_LOSSES: Final = OutageLog("A request %s, and the store could not end its session or keep its last changes: %s")
+"""One for the process: who fails after a failure has no more to say than the log of outages has said."""
 
 
 def log_loss(error: StoreUnavailable) -> None:
     """Say that a request that had failed already could not be tidied up after either."""
-    logger.error("A request failed, and the store could not end its session or keep its last changes: %s", error)
+    _LOSSES.report(error, "failed")

@@ -35,15 +35,7 @@ def tls(request: pytest.FixtureRequest, authority: Authority) -> Iterator[tuple[
             yield server, stack.enter_context(Proxy(server.port, authority.server_context())).port
             return
         port = free_port()
-        certificate, key = authority.issue("server")
-        options = {
-            "--tls-port": str(port),
-            "--tls-cert-file": str(certificate),
-            "--tls-key-file": str(key),
-            "--tls-ca-cert-file": str(authority.certificate),
-        }
-        flat = [word for option in options.items() for word in option]
-        yield stack.enter_context(Server(server_binaries()["redis"], *flat)), port
+        yield stack.enter_context(Server(server_binaries()["redis"], *authority.server_options(port))), port
 
 
 def _url(port: int, trusted: Authority, known_as: tuple[Path, Path] | None) -> str:

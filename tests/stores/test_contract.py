@@ -1,4 +1,4 @@
-"""Every store keeps the contract, async and sync."""
+"""Every store keeps the contract, async and sync. `test_redis_contract` has Redis's other deployments."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-import redis
 from servers import Server, server_binaries
 
 from coatcheck.stores.memory import MemoryStore, SyncMemoryStore
@@ -65,20 +64,14 @@ class _OnServer(StoreContract):
     @pytest.fixture(autouse=True)
     def _store_on_server(self, kind: str, running_servers: dict[str, Server]) -> None:
         self._server = running_servers[kind]
-        with redis.Redis(port=self._server.port) as client:
-            client.flushall()
+        self._server.flush()
         super().setup_method()
 
     def setup_method(self) -> None:
         """Wait for the server."""
 
     def advance(self, by: timedelta) -> None:
-        """The server's clock can't be moved, so its keys are moved closer to their end."""
-        with redis.Redis(port=self._server.port) as client:
-            for key in client.scan_iter():
-                left_ms = client.pttl(key)
-                assert left_ms != -1, "no key of ours lives forever"
-                client.pexpire(key, left_ms - int(by.total_seconds() * 1000))
+        self._server.advance(by)
 
 
 class TestRedisStore(_OnServer):

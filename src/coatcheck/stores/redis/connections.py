@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
@@ -26,8 +27,8 @@ from coatcheck.stores.redis_address import Address, parse
 
 CONNECT_TIMEOUT_S: Final = 2.0
 COMMAND_TIMEOUT_S: Final = 1.0
-_SENTINEL_TIMEOUT_S: Final = 0.5
-"""Several may have to be asked before one answers."""
+_SENTINELS_IN_TIME: Final = 4
+"""Several may have to be asked before one answers, so each is given a part of the time to connect, one in so many."""
 
 ASK_SENTINELS_EVERY_S: Final = 1.0
 """A primary that was replaced goes on answering for a while, and what it is told then is lost."""
@@ -94,7 +95,7 @@ class Connecting:
             return redis.asyncio.RedisCluster(startup_nodes=nodes, retry=retry, reinitialize_steps=0, **settings)
         if self.address.kind == "sentinel":
             asks = {**self.sentinel_settings, "retry": retry}
-            sentinel = redis.asyncio.sentinel.Sentinel(self.address.hosts, sentinel_kwargs=asks)  # type: ignore[no-untyped-call]
+            sentinel = _AsyncSentinel(self.address.hosts, sentinel_kwargs=asks)
             return cast("redis.asyncio.Redis", sentinel.master_for(self.address.service, retry=retry, **settings))
         pool = redis.asyncio.ConnectionPool.from_url(self._url(), retry=retry, **settings)
         return redis.asyncio.Redis.from_pool(pool)
@@ -108,7 +109,7 @@ class Connecting:
             return redis.RedisCluster(startup_nodes=nodes, retry=retry, reinitialize_steps=0, **settings)
         if self.address.kind == "sentinel":
             asks = {**self.sentinel_settings, "retry": retry}
-            sentinel = redis.sentinel.Sentinel(self.address.hosts, sentinel_kwargs=asks)  # type: ignore[no-untyped-call]
+            sentinel = _Sentinel(self.address.hosts, sentinel_kwargs=asks)
             master = sentinel.master_for(self.address.service, retry=retry, **settings)  # type: ignore[no-untyped-call]
             return cast("redis.Redis", master)
         pool = redis.BlockingConnectionPool.from_url(
@@ -122,6 +123,34 @@ class Connecting:
             return f"unix://{self.address.path}"
         host, port = self.address.hosts[0]
         return f"redis{'s' if self.address.has_tls else ''}://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+# redis-py moves the Sentinel that answered to the front of its list. When several connections ask at the same time, as
+# all do after a failover, some Sentinels fall out of it. So each asks by a list of its own, and leaves all in it.
+
+
+class _AsyncSentinel(redis.asyncio.sentinel.Sentinel):
+    def __init__(self, hosts: Sequence[tuple[str, int]], sentinel_kwargs: dict[str, Any]) -> None:
+        super().__init__(hosts, sentinel_kwargs=sentinel_kwargs)  # type: ignore[no-untyped-call]
+
+    async def discover_master(self, service_name: str) -> Any:
+        asking = copy(self)
+        asking.sentinels = list(self.sentinels)
+        address = await redis.asyncio.sentinel.Sentinel.discover_master(asking, service_name)
+        self.sentinels = asking.sentinels
+        return address
+
+
+class _Sentinel(redis.sentinel.Sentinel):
+    def __init__(self, hosts: Sequence[tuple[str, int]], sentinel_kwargs: dict[str, Any]) -> None:
+        super().__init__(hosts, sentinel_kwargs=sentinel_kwargs)  # type: ignore[no-untyped-call]
+
+    def discover_master(self, service_name: str) -> Any:
+        asking = copy(self)
+        asking.sentinels = list(self.sentinels)
+        address = redis.sentinel.Sentinel.discover_master(asking, service_name)  # type: ignore[no-untyped-call]
+        self.sentinels = asking.sentinels
+        return address
 
 
 def connecting(url: str, options: RedisOptions) -> Connecting:
@@ -140,7 +169,12 @@ def connecting(url: str, options: RedisOptions) -> Connecting:
     settings |= _credentials(address, options) | _tls(address, options)
     settings["socket_connect_timeout"] = limits.connect_timeout_s
     _check_decoding(settings.get("decode_responses"))
-    made = Connecting(address, limits, settings, _sentinel_settings(settings, options))
+    made = Connecting(
+        address,
+        limits,
+        settings,
+        _sentinel_settings(settings, options, limits.connect_timeout_s / max(_SENTINELS_IN_TIME, len(address.hosts))),
+    )
     _check(made)
     return made
 
@@ -200,14 +234,14 @@ def _tls(address: Address, options: RedisOptions) -> dict[str, Any]:
     return settings
 
 
-def _sentinel_settings(settings: Mapping[str, Any], options: RedisOptions) -> dict[str, Any]:
+def _sentinel_settings(settings: Mapping[str, Any], options: RedisOptions, timeout_s: float) -> dict[str, Any]:
     """Give the settings for connections to Sentinels, who have passwords of their own."""
     shared = {name: value for name, value in settings.items() if name.startswith("ssl")}
     own = {
         "username": options.get("sentinel_username"),
         "password": options.get("sentinel_password"),
-        "socket_timeout": _SENTINEL_TIMEOUT_S,
-        "socket_connect_timeout": _SENTINEL_TIMEOUT_S,
+        "socket_timeout": timeout_s,
+        "socket_connect_timeout": timeout_s,
     }
     return shared | {name: value for name, value in own.items() if value is not None}
 

@@ -28,9 +28,11 @@ _NOT_WORTH_IT: Final = frozenset(
         "NoPermissionError",
         "TimeoutError",
         "AuthenticationWrongNumberOfArgsError",
+        "MasterNotFoundError",
     }
 )
-"""A server that refuses a password, or says nothing for the whole of the time, does so a moment later as well."""
+"""A server that refuses a password, or says nothing for the whole of the time, does so a moment later as well.
+So do Sentinels that know of no primary, and asking them all may have taken long."""
 
 
 class _Failure(Exception):

@@ -59,26 +59,30 @@ class Lanes:
         is_sound = False
         try:
             replies = await self._talk(lane.connection, exchange)
-            is_sound = generation == self._generation and not any(map(is_demotion, replies))
+            is_sound = not any(map(is_demotion, replies))
         finally:
-            if is_sound:
+            is_trusted = generation == self._generation
+            if is_sound and is_trusted:
                 lane.used_at = self._loop.time()
                 self._idle.append(lane)
             else:
                 await self._drop(lane)
-                await self.drop_idle()  # what happened to one has mostly happened to all
+                if is_trusted:  # what happened to one has mostly happened to all, those under way included
+                    await self.drop_all()
         return replies
-
-    async def drop_idle(self) -> None:
-        """Give up the connections that nobody uses."""
-        idle, self._idle = self._idle, []
-        for lane in idle:
-            await self._drop(lane)
 
     async def drop_all(self) -> None:
         """Give up every connection; one that is in use when it has done its work."""
         self._generation += 1
-        await self.drop_idle()
+        idle, self._idle = self._idle, []
+        for lane in idle:
+            await self._drop(lane)
+
+    async def close(self) -> None:
+        """Do the same, and wait until those are closed that nobody uses: TLS says goodbye first."""
+        self._generation += 1
+        idle, self._idle = self._idle, []
+        await asyncio.gather(*(self._drop(lane, is_hasty=False) for lane in idle))
 
     async def _lane(self) -> _Lane:
         """Give a connection that is ready."""
@@ -115,10 +119,10 @@ class Lanes:
             raise
         return replies
 
-    async def _drop(self, lane: _Lane) -> None:
+    async def _drop(self, lane: _Lane, *, is_hasty: bool = True) -> None:
         try:
             async with asyncio.timeout(self._limits.connect_timeout_s):
-                await lane.connection.disconnect(nowait=True)
+                await lane.connection.disconnect(nowait=is_hasty)
                 await self._give_back(lane.connection)
         except Exception as error:
             if not is_outage(error):

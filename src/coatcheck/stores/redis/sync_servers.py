@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from typing import Any, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 from coatcheck.stores.redis.cluster_cursor import ClusterCursor
 from coatcheck.stores.redis.commands import Command, Commands, MixedUpAnswers
@@ -16,6 +16,9 @@ from coatcheck.stores.redis.exchange import Exchange, Outcome, Reply, deliver
 from coatcheck.stores.redis.failures import Lost, NotSent, explained, is_answer, is_demotion, is_outage
 
 T = TypeVar("T")
+
+_TRY_AGAIN_WITHIN_S: Final = 1.0
+"""What took longer to fail may do so again, and nobody should wait for it twice."""
 
 Carry = Callable[[Exchange], list[Reply]]
 
@@ -96,6 +99,8 @@ class _Cluster:
 
     def __init__(self, client: Any) -> None:
         self._client = client
+        # valkey-py has its own name for it.
+        self._client_of = getattr(client, "get_redis_connection", None) or client.get_valkey_connection
 
     def ask(self, command: Command[T]) -> T:
         if len(command.names) <= 1:
@@ -119,10 +124,13 @@ class _Cluster:
         """Go through one primary after the other. A slot that moves meanwhile may come twice, or not at all."""
         nodes = {node.name: node for node in self._client.get_primaries()}
         place = ClusterCursor.read(cursor, nodes)
-        if place is None:
-            return [], ""
-        keys, following = self._send_to(nodes[place.node], [commands.scan(place.cursor, limit)])[0]
-        return keys, place.after(following, nodes)
+        while place is not None:
+            keys, following = self._send_to(nodes[place.node], [commands.scan(place.cursor, limit)])[0]
+            after = place.after(following, nodes)
+            if keys or following:
+                return keys, after
+            place = ClusterCursor.read(after, nodes) if after else None  # that one had nothing; go on with the next
+        return [], ""
 
     def reset(self) -> None:
         self._client.disconnect_connection_pools()
@@ -141,7 +149,7 @@ class _Cluster:
             raise explained(error) from error
 
     def _send_to(self, node: Any, commands: Sequence[Command[T]]) -> list[T]:
-        wire = _Wire(self._client.get_redis_connection(node).connection_pool)
+        wire = _Wire(self._client_of(node).connection_pool)
         return _send(wire, partial(self._carry, wire), commands, merges=False)
 
     def _carry(self, wire: _Wire, exchange: Exchange) -> list[Reply]:
@@ -183,6 +191,7 @@ class _Wire:
             replies = [*self._talk(connection, exchange)]
             if any(map(is_demotion, replies)):
                 connection.disconnect()
+                self.reset()  # the others lead to the same server
         except Exception as error:
             if is_outage(error):
                 raise Lost.because(error) from error
@@ -217,6 +226,7 @@ class _Wire:
 def _send(wire: _Wire, carry: Carry, commands: Sequence[Command[T]], *, merges: bool) -> list[T]:
     """Run a delivery, and give up the connections when one of them mixes up answers."""
     delivery = deliver(commands, merges=merges)
+    last_moment = time.monotonic() + _TRY_AGAIN_WITHIN_S
     outcome: Outcome = None
     while True:
         try:
@@ -231,6 +241,8 @@ def _send(wire: _Wire, carry: Carry, commands: Sequence[Command[T]], *, merges: 
             outcome = None
             continue
         try:
+            if step.attempt and time.monotonic() > last_moment:
+                raise NotSent.because(TimeoutError("no time is left to try again"))
             outcome = carry(step)
         except (NotSent, Lost) as error:
             outcome = error

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
-from typing import Any, Unpack
+from typing import Unpack
 
 from redis import Redis, RedisCluster
 
@@ -30,6 +31,8 @@ class SyncRedisStore:
             self._make_client, limits = lambda: redis, limits_of(options, {})
         self._commands = Commands(limits.prefix)
         self._guard = threading.Lock()
+        self._failure: tuple[Exception | None, float] = (None, 0.0)
+        """Why connecting failed, and when."""
 
     def load(self, *keys: str) -> list[bytes | None]:
         """See `SyncStore.load`. In a Cluster, one round trip to each node that has one of the keys."""
@@ -81,16 +84,19 @@ class SyncRedisStore:
         return self._servers or self._connected()
 
     def _connected(self) -> SyncServers:
+        """Connect, or share what came of it with whoever does so already: one after the other would take too long."""
+        since = time.monotonic()
         with self._guard:
-            if self._servers is None:
-                self._servers = _connect(self._make_client)
+            if self._servers is not None:
+                return self._servers
+            failure, failed_at = self._failure
+            if failure is not None and failed_at > since:
+                raise explained(failure) from failure
+            try:
+                self._servers = servers_of(self._make_client())
+            except Exception as error:
+                if not is_outage(error):
+                    raise
+                self._failure = error, time.monotonic()
+                raise explained(error) from error
             return self._servers
-
-
-def _connect(make_client: Callable[[], Any]) -> SyncServers:
-    try:
-        return servers_of(make_client())
-    except Exception as error:
-        if is_outage(error):
-            raise explained(error) from error
-        raise

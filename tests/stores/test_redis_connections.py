@@ -1,0 +1,142 @@
+"""When connections are given up, and when nothing is tried again."""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import redis
+from replica_sets import ReplicaSet
+from servers import free_port
+
+from coatcheck.errors import StoreUnavailable
+from coatcheck.stores.redis import sync_servers
+from coatcheck.stores.redis.commands import Commands
+from coatcheck.stores.redis.connections import Limits, connecting
+from coatcheck.stores.redis.exchange import Exchange
+from coatcheck.stores.redis.failures import NotSent
+from coatcheck.stores.redis.lanes import Lanes
+
+COMMANDS = Commands("coatcheck:")
+LOAD = COMMANDS.load(("key",))
+UPDATE = COMMANDS.update("key", b"revision", b"record", 1)
+LIMITS = Limits("coatcheck:", 30, 30)
+
+
+class Connection:
+    """One connection, whose answer is given by the test."""
+
+    def __init__(self) -> None:
+        self.answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self.is_open = True
+
+    async def send_packed_command(self, packed: list[bytes]) -> None:
+        pass
+
+    async def read_response(self) -> Any:
+        return await self.answer
+
+    async def can_read(self) -> bool:
+        return False
+
+    async def disconnect(self, *, nowait: bool) -> None:
+        self.is_open = False
+
+
+class Pool:
+    def __init__(self) -> None:
+        self.taken: list[Connection] = []
+
+    async def take(self) -> Connection:
+        self.taken.append(Connection())
+        return self.taken[-1]
+
+    async def give_back(self, connection: Connection) -> None:
+        assert not connection.is_open, "nobody else gets one that is still connected"
+
+    async def is_taken(self, count: int) -> None:
+        while len(self.taken) < count:  # noqa: ASYNC110 (a turn of the loop is all that it takes)
+            await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("answer", [redis.ReadOnlyError("READONLY"), redis.ConnectionError("reset")])
+def test_what_happens_to_one_connection_gives_up_those_under_way_as_well(answer: Exception) -> None:
+    """A server that has become a replica says so to writes only; a read over another connection would not notice."""
+
+    async def run() -> None:
+        pool = Pool()
+        lanes = Lanes(pool.take, pool.give_back, LIMITS)
+        reading, writing = (
+            asyncio.create_task(lanes.carry(Exchange([command], merges=True))) for command in (LOAD, UPDATE)
+        )
+        await pool.is_taken(2)
+        read, write = pool.taken
+        write.answer.set_exception(answer)
+        await asyncio.gather(writing, return_exceptions=True)
+        read.answer.set_result([None])
+        assert await reading == [[None]], "what is under way is read to its end"
+        assert not write.is_open
+        assert not read.is_open
+        again = asyncio.create_task(lanes.carry(Exchange([LOAD], merges=True)))
+        await pool.is_taken(3)
+        pool.taken[2].answer.set_result([None])
+        await again
+        assert pool.taken[2].is_open, "a new one is kept"
+
+    asyncio.run(run())
+
+
+def test_what_took_long_to_fail_is_not_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(sync_servers, "time", SimpleNamespace(monotonic=lambda: now[0], sleep=lambda _: None))
+    attempts: list[int] = []
+
+    def fail(exchange: Exchange) -> list[Any]:
+        attempts.append(exchange.attempt)
+        now[0] += 0.6
+        raise NotSent.because(redis.ConnectionError("refused"))
+
+    wire: Any = None
+    with pytest.raises(StoreUnavailable):
+        sync_servers._send(wire, fail, [LOAD], merges=True)
+    assert attempts == [0, 1]
+
+
+# --- Sentinels ----------------------------------------------------------------------------------------------------
+
+ASKING = 8
+"""How many connections ask at the same time, as after a failover."""
+
+
+def _url_with_a_dead_sentinel(replica_set: ReplicaSet) -> str:
+    return replica_set.url.replace("://", f"://127.0.0.1:{free_port()},")
+
+
+def test_no_sentinel_is_forgotten_when_tasks_ask_at_the_same_time(running_replica_set: ReplicaSet) -> None:
+    async def run() -> None:
+        client: Any = connecting(_url_with_a_dead_sentinel(running_replica_set), {}).async_client()
+        pool = client.connection_pool
+        before = set(pool.sentinel_manager.sentinels)
+        addresses = await asyncio.gather(*(pool.get_master_address() for _ in range(ASKING)))
+        assert {port for _, port in addresses} == {running_replica_set.master.port}
+        assert set(pool.sentinel_manager.sentinels) == before
+        await client.aclose(close_connection_pool=True)
+        await pool.sentinel_manager.aclose()
+
+    asyncio.run(run())
+
+
+def test_no_sentinel_is_forgotten_when_threads_ask_at_the_same_time(running_replica_set: ReplicaSet) -> None:
+    client: Any = connecting(_url_with_a_dead_sentinel(running_replica_set), {}).sync_client()
+    pool = client.connection_pool
+    before = set(pool.sentinel_manager.sentinels)
+    with ThreadPoolExecutor(ASKING) as threads:
+        addresses = [each.result() for each in [threads.submit(pool.get_master_address) for _ in range(ASKING)]]
+    assert {port for _, port in addresses} == {running_replica_set.master.port}
+    assert set(pool.sentinel_manager.sentinels) == before
+    for sentinel in before:
+        sentinel.close()
+    client.close()

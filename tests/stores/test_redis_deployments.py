@@ -1,0 +1,362 @@
+"""How Redis stores connect: what URL and options say, whose the client is, what stays open, what a request costs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import pytest
+import redis
+import redis.asyncio
+import redis.asyncio.sentinel
+import valkey
+from clusters import Cluster
+from faces import Kind
+from replica_sets import SERVICE, ReplicaSet
+from servers import Server, server_binaries, wait_until
+from visited_app import Answer, asgi_app, call_asgi, call_wsgi, wsgi_app
+
+from coatcheck import Sessions, SyncSessions, asgi, wsgi
+from coatcheck.errors import ConfigurationError, StoreUnavailable
+from coatcheck.stores.redis import RedisStore, SyncRedisStore
+from coatcheck.stores.redis.connections import RedisOptions, taker_of
+from coatcheck.testing import ManualClock
+
+SECRET_KEY = "a secret key for tests, 32 bytes or more"
+KEY = "00112233445566778899aabbccddeeff00112233"
+RECORD = b"\x01revisionthe rest"
+HOUR_MS = 3_600_000
+PASSWORD = "hunter2/@:#"
+QUOTED_PASSWORD = "hunter2%2F%40%3A%23"
+NAME = "store-under-test"
+"""Of the connections of the store, so that the server can tell them from the tests' own."""
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    """With the user that the tests below log in as."""
+    with Server(server_binaries()["valkey"]) as server, server.client() as client:
+        client.execute_command("ACL SETUSER", "shop", "on", f">{PASSWORD}", "allkeys", "allchannels", "+@all")
+        yield server
+
+
+# Both kinds of store behind one face.
+
+
+def _create(kind: Kind, redis_or_url: Any, **options: Any) -> None:
+    """Make a store, have it store a record, and close it."""
+    if kind == "sync":
+        store = SyncRedisStore(redis_or_url, **options)
+        assert store.create(KEY, RECORD, HOUR_MS)
+        store.close()
+        return
+
+    async def create() -> None:
+        async_store = RedisStore(redis_or_url, **options)
+        try:
+            assert await async_store.create(KEY, RECORD, HOUR_MS)
+        finally:
+            await async_store.close()
+
+    asyncio.run(create())
+
+
+def _make(kind: Kind, url: Any, **options: Any) -> object:
+    return (RedisStore if kind == "async" else SyncRedisStore)(url, **options)
+
+
+both = pytest.mark.parametrize("kind", ["async", "sync"])
+
+
+# --- URL and options ----------------------------------------------------------------------------------------------
+
+
+@both
+@pytest.mark.parametrize(
+    ("url", "options", "database", "name"),
+    [
+        ("redis://{}", {}, 0, "coatcheck:"),
+        ("redis://{}/3", {}, 3, "coatcheck:"),
+        ("redis://{}/3", {"database": 4}, 4, "coatcheck:"),
+        ("valkey://{}/3", {}, 3, "coatcheck:"),
+        ("redis://{}?prefix=shop:", {}, 0, "shop:"),
+        ("redis://{}?prefix=shop:", {"prefix": "cafe:"}, 0, "cafe:"),
+        ("redis://{}?connect_timeout=9&command_timeout=9.5", {}, 0, "coatcheck:"),
+        ("redis://{}?socket_timeout=9", {"command_timeout": timedelta(seconds=9)}, 0, "coatcheck:"),
+        (f"redis://shop:{QUOTED_PASSWORD}@{{}}/2", {}, 2, "coatcheck:"),
+        ("redis://{}", {"username": "shop", "password": PASSWORD}, 0, "coatcheck:"),
+        ("redis://somebody:wrong@{}", {"username": "shop", "password": PASSWORD}, 0, "coatcheck:"),
+    ],
+)
+def test_url_and_options_say_where_sessions_are(  # noqa: PLR0917
+    server: Server, kind: Kind, url: str, options: RedisOptions, database: int, name: str
+) -> None:
+    server.flush()
+    _create(kind, url.format(server.address), **options)
+    with redis.Redis(port=server.port, db=database) as client:
+        assert client.keys() == [f"{name}{KEY}".encode()]
+
+
+@both
+def test_a_wrong_password_is_an_outage_that_does_not_show_it(server: Server, kind: Kind) -> None:
+    with pytest.raises(StoreUnavailable, match="invalid username-password") as caught:
+        _create(kind, f"redis://shop:not-{QUOTED_PASSWORD}@{server.address}")
+    assert "hunter2" not in str(caught.value)
+
+
+SECOND = timedelta(seconds=1)
+
+
+@both
+@pytest.mark.parametrize(
+    ("url", "options", "says"),
+    [
+        ("http://:hunter2@h", {}, "scheme"),
+        ("redis://:hunter2@h:port", {}, "port"),
+        ("redis://:hunter2@h:0", {}, "host or its port"),
+        ("redis://:hunter2@", {}, "host"),
+        ("redis://:hunter2@h,i", {}, r"redis\+cluster"),
+        ("redis://:hunter2@h/first", {}, "database"),
+        ("redis://:hunter2@h/1/2", {}, "database"),
+        ("redis://:hunter2@word@h/x@y", {}, "percent-encode"),
+        ("redis://:hunter2#word@h", {}, "percent-encode"),
+        ("unix://", {}, "path of the socket"),
+        ("redis+sentinel://:hunter2@h", {}, "service"),
+        ("redis+cluster://:hunter2@h/1", {}, "only the database 0"),
+        ("redis+cluster://:hunter2@h", {"database": 1}, "only the database 0"),
+        ("redis://:hunter2@h?connect_timeout=0", {}, "connect_timeout"),
+        ("redis://:hunter2@h?command_timeout=soon", {}, "command_timeout"),
+        ("redis://:hunter2@h?command_timeout=nan", {}, "command_timeout"),
+        ("redis://:hunter2@h", {"connect_timeout": -SECOND}, "connect_timeout"),
+        ("redis://:hunter2@h", {"command_timeout": 4000 * SECOND}, "command_timeout"),
+        ("redis://:hunter2@h?prefix=", {}, "prefix"),
+        ("redis://:hunter2@h", {"prefix": "a b\n"}, "prefix"),
+        ("redis://:hunter2@h", {"tls_ca_file": "/ca.pem"}, "rediss://"),
+        ("redis://:hunter2@h?decode_responses=true", {}, "decode_responses"),
+        ("redis://:hunter2@h?no_such_option=1", {}, "options"),
+        ("redis://:hunter2@h?health_check_interval=often", {}, "options"),
+    ],
+)
+def test_what_can_not_work_is_refused_at_once_without_showing_the_password(
+    kind: Kind, url: str, options: RedisOptions, says: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=says) as caught:
+        _make(kind, url, **options)
+    assert "hunter2" not in str(caught.value)
+
+
+def test_options_of_the_connection_are_refused_with_a_client_that_is_connected_already() -> None:
+    for options in ({"password": "hunter2"}, {"database": 1}, {"tls_ca_file": "/ca.pem"}):
+        with pytest.raises(ConfigurationError, match=f"{next(iter(options))}: the client") as caught:
+            SyncRedisStore(redis.Redis(), **options)
+        assert "hunter2" not in str(caught.value)
+
+
+# --- clients of the application's own -----------------------------------------------------------------------------
+
+
+def _sync_clients(server: Server, replica_set: ReplicaSet) -> Iterator[Any]:
+    pool = redis.BlockingConnectionPool(port=server.port, max_connections=2)  # type: ignore[no-untyped-call]
+    yield redis.Redis(connection_pool=pool)
+    yield valkey.Valkey(connection_pool=valkey.ConnectionPool(port=server.port))
+    sentinels = [("127.0.0.1", sentinel.port) for sentinel in replica_set.sentinels]
+    yield redis.Sentinel(sentinels).master_for(SERVICE)  # type: ignore[no-untyped-call]
+
+
+def test_a_client_stays_open_and_gets_its_connections_back(server: Server, running_replica_set: ReplicaSet) -> None:
+    for client in _sync_clients(server, running_replica_set):
+        client.delete(f"coatcheck:{KEY}")
+        in_use = taker_of(client.connection_pool)()
+        _create("sync", client)
+        assert in_use._sock is not None, "it was not the store's to close"
+        assert client.get(f"coatcheck:{KEY}") == RECORD
+        client.connection_pool.disconnect()
+        sentinels = getattr(client.connection_pool, "sentinel_manager", None)
+        for sentinel in sentinels.sentinels if sentinels else ():
+            sentinel.close()
+
+
+def test_an_async_client_stays_open_and_gets_its_connections_back(
+    server: Server, running_replica_set: ReplicaSet
+) -> None:
+    async def use(client: Any) -> None:
+        await client.delete(f"coatcheck:{KEY}")
+        in_use = await taker_of(client.connection_pool)()
+        store = RedisStore(client)
+        assert await store.create(KEY, RECORD, HOUR_MS)
+        assert len(client.connection_pool._in_use_connections) == 2, "the store keeps the one that it uses"
+        await store.close()
+        assert client.connection_pool._in_use_connections == {in_use}
+        assert in_use.is_connected, "it was not the store's to close"
+        assert await client.get(f"coatcheck:{KEY}") == RECORD
+        await client.aclose(close_connection_pool=True)
+
+    async def use_all() -> None:
+        pool = redis.asyncio.ConnectionPool(port=server.port, max_connections=3)
+        await use(redis.asyncio.Redis(connection_pool=pool))
+        sentinels = [("127.0.0.1", sentinel.port) for sentinel in running_replica_set.sentinels]
+        sentinel = redis.asyncio.sentinel.Sentinel(sentinels)  # type: ignore[no-untyped-call]
+        await use(sentinel.master_for(SERVICE))
+        await sentinel.aclose()
+
+    asyncio.run(use_all())
+
+
+# --- nothing is left open -----------------------------------------------------------------------------------------
+
+
+def _connections(servers: list[Server]) -> list[dict[str, Any]]:
+    """Give the store's connections: those with its name, and those that ask Sentinels."""
+    found: list[dict[str, Any]] = []
+    for server in servers:
+        with server.client() as client:
+            found += [each for each in client.client_list() if each["name"] == NAME or "sentinel" in each["cmd"]]
+    return found
+
+
+@pytest.fixture(params=["server", "sentinel", "cluster"])
+def deployment(request: pytest.FixtureRequest, server: Server) -> tuple[str, list[Server]]:
+    """A URL, and all servers behind it."""
+    if request.param == "server":
+        return f"redis://{server.address}", [server]
+    if request.param == "sentinel":
+        replica_set: ReplicaSet = request.getfixturevalue("running_replica_set")
+        return replica_set.url, [*replica_set.servers, *(sentinel.server for sentinel in replica_set.sentinels)]
+    cluster: Cluster = request.getfixturevalue("running_cluster")
+    return cluster.url, list(cluster.nodes)
+
+
+def test_a_closed_store_leaves_no_connection(deployment: tuple[str, list[Server]]) -> None:
+    url, servers = deployment
+    store = SyncRedisStore(f"{url}?client_name={NAME}")
+    store.load(KEY)
+    store.scan("", 10)
+    assert _connections(servers)
+    held = store._here()  # else the garbage collector might close what `close` forgets
+    store.close()
+    wait_until(lambda: not _connections(servers), "the connections are closed", 10)
+    del held
+
+
+def test_a_closed_async_store_leaves_no_connection(deployment: tuple[str, list[Server]]) -> None:
+    url, servers = deployment
+
+    async def use() -> None:
+        store = RedisStore(f"{url}?client_name={NAME}")
+        news = store.listen()
+        await anext(news)
+        await asyncio.gather(*(store.load(f"{each:040}") for each in range(8)))
+        await store.scan("", 10)
+        assert await asyncio.to_thread(_connections, servers)
+        await news.aclose()  # type: ignore[attr-defined]
+        await store.close()
+        await asyncio.to_thread(wait_until, lambda: not _connections(servers), "the connections are closed", 10)
+
+    asyncio.run(use())
+
+
+# --- what a request costs -----------------------------------------------------------------------------------------
+
+
+@dataclass
+class Site:
+    """The application, and a client that is logged in."""
+
+    call: Callable[[str, str | None], Answer]
+    call_together: Callable[[list[str], str], list[Answer]]
+    clock: ManualClock
+    server: Server
+
+    def __post_init__(self) -> None:
+        answer = self.call("/login/alice", None)
+        self.cookie = answer.header("set-cookie")[0].partition(";")[0]
+        self.call("/visit/0", self.cookie)  # now the connection is open, and the server knows the script
+
+    @contextmanager
+    def counting(self) -> Iterator[dict[str, int]]:
+        """Count the commands that the server carries out, those of scripts included."""
+        counts: dict[str, int] = {}
+        with self.server.client() as client:
+            client.config_resetstat()
+            yield counts
+            for name, stats in client.info("commandstats").items():
+                counts[name.removeprefix("cmdstat_")] = stats["calls"]
+        del counts["config|resetstat"]
+
+
+@pytest.fixture(params=["async", "sync"])
+def site(request: pytest.FixtureRequest, server: Server) -> Iterator[Site]:
+    clock = ManualClock()
+    url = f"redis://{server.address}?connect_timeout=30&command_timeout=30"
+    with ExitStack() as stack:
+        if request.param == "sync":
+            sync_sessions = SyncSessions(url, secret_keys=[SECRET_KEY], clock=clock)
+            stack.callback(sync_sessions.close)
+            wsgi_site = wsgi.SessionMiddleware(wsgi_app, sync_sessions)
+
+            def call_wsgi_all(paths: list[str], cookie: str) -> list[Answer]:
+                return [call_wsgi(wsgi_site, path, cookie) for path in paths]
+
+            yield Site(lambda path, cookie: call_wsgi(wsgi_site, path, cookie), call_wsgi_all, clock, server)
+            return
+        runner = stack.enter_context(asyncio.Runner())
+        sessions = Sessions(url, secret_keys=[SECRET_KEY], clock=clock)
+        stack.callback(lambda: runner.run(sessions.close()))
+        asgi_site = asgi.SessionMiddleware(asgi_app, sessions)
+
+        async def call_all(paths: list[str], cookie: str) -> list[Answer]:
+            return await asyncio.gather(*(call_asgi(asgi_site, path, cookie) for path in paths))
+
+        yield Site(
+            lambda path, cookie: runner.run(call_asgi(asgi_site, path, cookie)),
+            lambda paths, cookie: runner.run(call_all(paths, cookie)),
+            clock,
+            server,
+        )
+
+
+@pytest.mark.parametrize("cookie", [None, "__Host-session=forged", "another=1"])
+def test_a_request_without_a_session_costs_nothing(site: Site, cookie: str | None) -> None:
+    with site.counting() as counts:
+        assert site.call("/profile/", cookie).json()["user"] is None
+    assert counts == {}
+
+
+def test_a_request_that_reads_costs_one_command_also_for_a_user(site: Site) -> None:
+    with site.counting() as counts:
+        assert site.call("/profile/", site.cookie).json()["user"] == "alice"
+    assert counts == {"mget": 1}
+
+
+def test_a_request_that_changes_something_costs_a_read_and_a_script(site: Site) -> None:
+    with site.counting() as counts:
+        assert site.call("/visit/1", site.cookie).json()["visits"] == 2
+    assert counts == {"mget": 1, "evalsha": 1, "getrange": 1, "set": 1}, "the last two are the script's own"
+
+
+def test_a_request_whose_time_is_to_be_extended_costs_a_read_and_one_more(site: Site) -> None:
+    site.clock.advance(timedelta(days=2))
+    with site.counting() as counts:
+        assert site.call("/profile/", site.cookie).header("set-cookie")
+    assert counts == {"mget": 1, "getex": 1}
+
+
+def test_connections_are_not_asked_whether_they_live(site: Site) -> None:
+    """No PING before a command, and no new connection for one."""
+    with site.counting() as counts:
+        site.call_together(["/profile/"] * 8, site.cookie)
+        site.call_together(["/visit/1"], site.cookie)
+    assert counts.keys() == {"mget", "evalsha", "getrange", "set"}
+
+
+def test_requests_at_the_same_time_share_their_reads(site: Site, request: pytest.FixtureRequest) -> None:
+    with site.counting() as counts:
+        answers = site.call_together(["/profile/"] * 64, site.cookie)
+    assert [answer.json()["user"] for answer in answers] == ["alice"] * 64
+    is_async = request.node.callspec.params["site"] == "async"
+    assert counts.keys() == {"mget"}
+    assert counts["mget"] <= 2 if is_async else counts["mget"] == 64
