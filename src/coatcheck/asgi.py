@@ -6,7 +6,7 @@ streaming body, a background task or a WebSocket, is stored before the next mess
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping, Sequence
 from datetime import timedelta
 from functools import partial
 from typing import Any, Final, TypeAlias
@@ -24,6 +24,7 @@ Scope: TypeAlias = MutableMapping[str, Any]
 Message: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Message]]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
+Headers: TypeAlias = Iterable[tuple[bytes, bytes]]
 ASGIApp: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _HTTP_START: Final = "http.response.start"
@@ -95,7 +96,8 @@ class SessionMiddleware:
     async def _run(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._check_names(scope)
         cookies = [value for name, value in scope["headers"] if name == b"cookie"]
-        session = self._sessions.begin(cookies, partial(_device, scope))
+        # Not the scope, which is going to hold the session: what holds each other waits for the garbage collector.
+        session = self._sessions.begin(cookies, partial(_device, scope["headers"], scope.get("client")))
         if not self._routes.are_all_refused:
             session._work.may_go_on = self._routes.go_on(scope["path"])
         exchange = _Exchange(self._sessions, session, receive, send)
@@ -245,16 +247,20 @@ def _request(scope: Scope) -> Request:
     target: str = scope.get("raw_path", scope["path"].encode()).decode("latin-1")
     if scope.get("query_string"):
         target += "?" + scope["query_string"].decode("latin-1")
-    return Request(scope.get("method", "GET"), target, _header(scope, b"accept"), _header(scope, b"sec-fetch-mode"))
+    return Request(
+        scope.get("method", "GET"),
+        target,
+        _header(scope["headers"], b"accept"),
+        _header(scope["headers"], b"sec-fetch-mode"),
+    )
 
 
-def _header(scope: Scope, wanted: bytes) -> str:
-    return ", ".join(value.decode("latin-1") for name, value in scope["headers"] if name == wanted)
+def _header(headers: Headers, wanted: bytes) -> str:
+    return ", ".join(value.decode("latin-1") for name, value in headers if name == wanted)
 
 
-def _device(scope: Scope) -> Device:
-    client = scope.get("client")
-    return Device(_header(scope, b"user-agent"), client[0] if client else None)
+def _device(headers: Headers, client: Sequence[Any] | None) -> Device:
+    return Device(_header(headers, b"user-agent"), client[0] if client else None)
 
 
 async def _refuse(scope: Scope, send: Send, set_cookie: str | None) -> None:

@@ -28,6 +28,7 @@ from coatcheck.errors import ConfigurationError, SessionNotFound, SessionNotLoad
 from coatcheck.events import Event, Events, log, log_failure
 from coatcheck.keeper import Steps
 from coatcheck.lifecycle import Lifecycle
+from coatcheck.loops import running_loop
 from coatcheck.session import BaseSession
 from coatcheck.session_info import SessionInfo
 from coatcheck.stores.protocol import AsyncFeed, AsyncStore, HasTokens, SyncAnnouncer, SyncStore
@@ -406,7 +407,7 @@ class Sessions(_Sessions[AsyncStore, Session]):
         steps = rule(work) if work.busy is None else None
         if steps is not None or work.busy is not None:  # for most requests, there is nothing to do
             work.busy = work.busy or asyncio.Lock()
-            turn = _Turn(self._locks, (id(asyncio.get_running_loop()), work.lock_key))
+            turn = _Turn(self._locks, (id(running_loop()), work.lock_key))
             async with work.busy, turn as has_waited:
                 if has_waited or steps is None:
                     steps = rule(work)  # made only now, because what there is to do may have changed meanwhile

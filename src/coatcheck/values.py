@@ -285,6 +285,8 @@ def add_type(kind: type, code: int, write: Callable[[Any], bytes], read: Callabl
 
 def check_own(encoded: Mapping[str, Raw]) -> None:
     """Raise UnsupportedValue for values of other systems' types, which a store of our own must not keep."""
+    if not _foreign_codes:
+        return
     codes = {code.to_bytes(1, "big") for code in _foreign_codes.values()}
     for key, each in encoded.items():
         if any(code in bytes(each) for code in codes):  # mostly there are none, and this tells it at once

@@ -78,7 +78,7 @@ class SessionMiddleware:
         header = environ.get("HTTP_COOKIE")
         # PEP 3333: header values are str that hold bytes, decoded as Latin-1.
         cookies = [] if header is None else [header.encode("latin-1", "replace")]
-        session = self._sessions.begin(cookies, partial(_device, environ))
+        session = self._sessions.begin(cookies, _device_of(environ))
         if not self._routes.are_all_refused:
             path = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
             session._work.may_go_on = self._routes.go_on(path)
@@ -139,8 +139,9 @@ def _request(environ: WSGIEnvironment) -> Request:
     )
 
 
-def _device(environ: WSGIEnvironment) -> Device:
-    return Device(environ.get("HTTP_USER_AGENT"), environ.get("REMOTE_ADDR"))
+def _device_of(environ: WSGIEnvironment) -> Callable[[], Device]:
+    # Not the environ, which is going to hold the session: what holds each other waits for the garbage collector.
+    return partial(Device, environ.get("HTTP_USER_AGENT"), environ.get("REMOTE_ADDR"))
 
 
 def _is_file(body: Iterable[bytes], environ: WSGIEnvironment) -> bool:

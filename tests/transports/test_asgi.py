@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Awaitable, Callable, Iterable
 from datetime import timedelta
 from typing import Any
@@ -905,3 +906,46 @@ async def test_other_kinds_of_scope_pass_through() -> None:
     middleware = SessionMiddleware(app, Sessions("memory://", secret_keys=[KEY]))
     await middleware({"type": "custom"}, exchange.from_client, exchange.to_client)
     assert seen == ["custom"]
+
+
+# --- cost -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("use", ["none", "read", "change"])
+async def test_a_request_leaves_nothing_for_the_garbage_collector(use: str) -> None:
+    """Objects that hold each other are freed late, and looking for them costs every request."""
+    sessions = Sessions(MemoryStore(), secret_keys=[KEY])
+    async with sessions.open() as session:
+        session["user"] = "alice"
+    cookie = f"{sessions.config.cookie.full_name}={session.token}".encode()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if use == "read":
+            assert scope["session"]["user"] == "alice"
+        elif use == "change":
+            scope["session"].increment("visits")
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    async def receive() -> Any:
+        return {"type": "http.request"}
+
+    async def send(message: Any) -> None: ...
+
+    async def request() -> None:
+        headers = [] if use == "none" else [(b"cookie", cookie)]
+        await SessionMiddleware(app, sessions)({"type": "http", "path": "/", "headers": headers}, receive, send)
+
+    await request()
+    gc.collect()
+    gc.disable()
+    gc.set_debug(gc.DEBUG_SAVEALL)
+    try:
+        await request()
+        gc.collect()
+        ours = [each for each in gc.garbage if type(each).__module__.startswith("coatcheck")]
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+        gc.enable()
+    assert ours == []

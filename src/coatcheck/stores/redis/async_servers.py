@@ -10,6 +10,7 @@ from functools import partial
 from importlib import import_module
 from typing import Any, Protocol, TypeVar
 
+from coatcheck.loops import running_loop
 from coatcheck.stores.redis.cluster_cursor import ClusterCursor
 from coatcheck.stores.redis.commands import Command, Commands, MixedUpAnswers
 from coatcheck.stores.redis.connections import ASK_SENTINELS_EVERY_S, Limits, taker_of
@@ -93,7 +94,7 @@ class _OneServer:
 
     async def _carry_to_primary(self, exchange: Exchange) -> list[Reply]:
         """Carry, and now and then see in the background whether the Sentinels name another primary."""
-        now = asyncio.get_running_loop().time()
+        now = running_loop().time()
         if now >= self._next_look_at and (self._look is None or self._look.done()):
             self._next_look_at = now + ASK_SENTINELS_EVERY_S
             self._look = asyncio.create_task(self._look_for_primary())

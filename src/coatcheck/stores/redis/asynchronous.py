@@ -9,6 +9,7 @@ from typing import Final, Unpack
 from redis.asyncio import Redis, RedisCluster
 
 from coatcheck.errors import StoreUnavailable
+from coatcheck.loops import running_loop
 from coatcheck.stores.protocol import EVERYTHING, WriteResult
 from coatcheck.stores.redis.async_servers import AsyncServers, servers_of
 from coatcheck.stores.redis.commands import Commands
@@ -110,7 +111,7 @@ class RedisStore:
 
     def _here(self) -> AsyncServers:
         """Give the servers, as the running event loop is connected to them."""
-        loop = asyncio.get_running_loop()
+        loop = running_loop()
         here = self._servers.get(loop)
         if here is None:
             self._forget_closed_loops()
