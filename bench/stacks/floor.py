@@ -1,4 +1,4 @@
-"""The floor: Starlette without any session. /profile answers a constant."""
+"""The floor: Starlette without any session, and with as many routes as the others. /profile answers a constant."""
 
 from __future__ import annotations
 
@@ -16,4 +16,12 @@ async def none(_request: Request) -> Response:
     return JSONResponse({"ok": True})
 
 
-app = Starlette(routes=[Route("/profile", profile), Route("/none", none)])
+app = Starlette(
+    routes=[
+        Route("/login", none, methods=["POST"]),
+        Route("/profile", profile),
+        Route("/visit", none),
+        Route("/logout", none, methods=["POST"]),
+        Route("/none", none),
+    ]
+)
