@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import article  # noqa: F401 (for its setting of the garbage collector)
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
