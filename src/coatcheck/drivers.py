@@ -1,20 +1,27 @@
-"""The two ways to run a rule of `lifecycle`: with `await` and without."""
+"""The two ways to run steps, such as the rules of `lifecycle`: with `await` and without."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from typing import Any, TypeVar
+from collections.abc import Generator
+from typing import Any, Protocol, TypeVar
 
-from coatcheck.keeper import Steps
 from coatcheck.operations import Pause
-from coatcheck.stores.protocol import AsyncStore, SyncStore
 
 T = TypeVar("T")
 
 
-async def drive(steps: Steps[T], store: AsyncStore) -> T:
-    """Run `steps`, awaiting each operation."""
+class Step(Protocol):
+    """Something to do, such as an `Operation` on a store."""
+
+    def perform(self, store: Any, /) -> Any:
+        """Do it. Gives the result, or something to await for it."""
+        ...
+
+
+async def drive(steps: Generator[Step, Any, T], store: Any) -> T:
+    """Run `steps`, awaiting each one."""
     result: Any = None
     while True:
         try:
@@ -28,8 +35,8 @@ async def drive(steps: Steps[T], store: AsyncStore) -> T:
             result = await operation.perform(store)
 
 
-def drive_sync(steps: Steps[T], store: SyncStore) -> T:
-    """Run `steps`, calling each operation."""
+def drive_sync(steps: Generator[Step, Any, T], store: Any) -> T:
+    """Run `steps`, calling each one."""
     result: Any = None
     while True:
         try:

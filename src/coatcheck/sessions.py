@@ -266,11 +266,10 @@ class _Sessions(Generic[StoreT, SessionT]):
             cookie_headers: the values of all Cookie headers of the request.
             device: tells where the request comes from. Called at a login, and when a session of a user is adopted.
         """
-        if self._sources:
-            cookie_headers = list(cookie_headers)
-        work = self.lifecycle.begin(self._cookies.find(cookie_headers))
+        headers = [*cookie_headers]
+        work = self.lifecycle.begin(self._cookies.find(headers))
         if self._sources and work.session_id is None:
-            self.lifecycle.claim(work, [*cookie_headers])
+            self.lifecycle.claim(work, headers)
         work.device = device
         return self._session(work)
 

@@ -396,13 +396,13 @@ def test_what_happens_between_the_two_commands_of_an_update_is_seen(shop: Shop, 
         assert shop.keys == []
 
 
-def asked(store: Any, command: Any) -> Any:
+def asked(store: Any, question: Any) -> Any:
     """Ask Redis, as the store's driver does."""
 
     async def ask() -> Any:
-        return await store._here().ask(command)
+        return await question.perform(store._here())
 
-    return ask() if isinstance(store, RedistoreStore) else store._here().ask(command)
+    return ask() if isinstance(store, RedistoreStore) else question.perform(store._here())
 
 
 def test_a_session_that_is_ended_before_it_is_stored_is_not_stored(shop: Shop) -> None:

@@ -16,7 +16,6 @@ What this can't promise, because Go's programs overwrite whatever is there, is i
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 import time
 from base64 import b32decode, b32encode
@@ -30,6 +29,7 @@ from redis import asyncio as asyncio_redis
 
 from coatcheck import record as records
 from coatcheck.config import SessionConfig
+from coatcheck.drivers import drive, drive_sync
 from coatcheck.errors import ConfigurationError, InvalidCookie, SessionError, UndecodableRecord
 from coatcheck.interop._go_sessions import GoSession, GoSessions, SerializerName
 from coatcheck.interop.gorilla import SecureCookie
@@ -51,19 +51,40 @@ _SESSION, _MOVED = 1, 2
 """The places of the two keys that an ID has in Redis."""
 
 
+class Ask(NamedTuple):
+    """One command."""
+
+    command: Command[Any]
+
+    def perform(self, servers: Any) -> Any:
+        """Ask the servers of a store."""
+        return servers.ask(self.command)
+
+
+class AskEach(NamedTuple):
+    """Several commands, none of which waits for the others."""
+
+    commands: list[Command[Any]]
+
+    def perform(self, servers: Any) -> Any:
+        """Ask the servers of a store."""
+        return servers.ask_each(self.commands)
+
+
 class Scan(NamedTuple):
-    """What `servers.scan` is asked for."""
+    """Some of the keys."""
 
     commands: Commands
     cursor: str
     limit: int
 
+    def perform(self, servers: Any) -> Any:
+        """Ask the servers of a store."""
+        return servers.scan(*self)
 
-Question: TypeAlias = Command[Any] | list[Command[Any]] | Scan
-"""A command, several of which none waits for the others, or a scan."""
 
-Steps: TypeAlias = Generator[Question, Any, T]
-"""A store's method at work: yields what to ask Redis, is sent the answers, returns a T."""
+Steps: TypeAlias = Generator[Ask | AskEach | Scan, Any, T]
+"""A store's method at work: yields what to ask Redis, is sent the answers, returns a T. See `drivers`."""
 
 
 # --- IDs and cookies ----------------------------------------------------------------------------------------------
@@ -211,8 +232,8 @@ class _Layout:
         of_go = self._gos.prefix + _text_of(store_key)
         return of_go, f"{self._own.prefix}{{{of_go}}}"
 
-    def _load(self, names: tuple[str, ...]) -> Command[list[bytes | None]]:
-        return Command(names[0], (), records_of, is_repeatable=True, names=names)
+    def _load(self, names: tuple[str, ...]) -> Ask:
+        return Ask(Command(names[0], (), records_of, is_repeatable=True, names=names))
 
     # --- the methods of a store -----------------------------------------------------------------------------------
 
@@ -236,7 +257,7 @@ class _Layout:
         self, found: list[bytes | None], store_keys: Sequence[str], of_go_alone: dict[int, GoSession]
     ) -> Steps[None]:
         """Say of sessions that only Go has written that they began when Go last saved them."""
-        times_left = yield [self._gos.time_left(_text_of(store_keys[position])) for position in of_go_alone]
+        times_left = yield AskEach([self._gos.time_left(_text_of(store_keys[position])) for position in of_go_alone])
         for (position, session), left_ms in zip(of_go_alone.items(), times_left, strict=True):
             found[position] = self._native(store_keys[position], session, left_ms)
 
@@ -244,7 +265,7 @@ class _Layout:
         place, data = self._stored(store_key, record)
         session, moved = self._keys(store_key)
         keys = (session, moved) if place == _SESSION else (moved, session)
-        created: bool = yield run_script(_CREATE, keys, data, ttl_ms, read=_was_created)
+        created: bool = yield Ask(run_script(_CREATE, keys, data, ttl_ms, read=_was_created))
         return created
 
     def update(self, store_key: str, revision: bytes, record: bytes, ttl_ms: int) -> Steps[WriteResult]:
@@ -256,11 +277,11 @@ class _Layout:
             return self._newer(store_key, there)
         place, new_data = self._stored(store_key, record, seen)
         data = there[0] or b""
-        result = yield run_script(_UPDATE, keys, data, place, new_data, ttl_ms, read=_update_result)
+        result = yield Ask(run_script(_UPDATE, keys, data, place, new_data, ttl_ms, read=_update_result))
         return Outcome.DONE if result is Outcome.DONE else self._newer(store_key, result)
 
     def touch(self, store_key: str, ttl_ms: int) -> Steps[bytes | None]:
-        there: Pair = yield run_script(_TOUCH, self._keys(store_key), ttl_ms, read=_pair, is_repeatable=True)
+        there: Pair = yield Ask(run_script(_TOUCH, self._keys(store_key), ttl_ms, read=_pair, is_repeatable=True))
         seen = self._look(there)
         if not isinstance(seen, GoSession):
             return seen
@@ -272,13 +293,13 @@ class _Layout:
         return found
 
     def delete(self, store_key: str) -> Steps[bytes | None]:
-        return self._found(store_key, (yield run_script(_DELETE, self._keys(store_key), read=_pair)))
+        return self._found(store_key, (yield Ask(run_script(_DELETE, self._keys(store_key), read=_pair))))
 
     def time_left(self, *store_keys: str) -> Steps[list[int | None]]:
         gos = [key for key in store_keys if _is_session(key)]
         own = [self._keys(key)[-1].removeprefix(self._own.prefix) for key in store_keys]
         asked = [*(self._gos.time_left(_text_of(key)) for key in gos), *map(self._own.time_left, own)]
-        left = (yield asked) if asked else []
+        left = (yield AskEach(asked)) if asked else []
         of_go = dict(zip(gos, left[: len(gos)], strict=True))
         return [
             of_go.get(key) if of_own is None else of_own
@@ -441,19 +462,7 @@ class RedistoreStore(_Shared[asyncio_redis.Redis | asyncio_redis.RedisCluster], 
         return await self._drive(self._layout.scan(cursor, limit))
 
     async def _drive(self, steps: Steps[T]) -> T:
-        here = self._here()
-        answer: Any = None
-        while True:
-            try:
-                question = steps.send(answer)
-            except StopIteration as stop:
-                return stop.value  # type: ignore[no-any-return]
-            if isinstance(question, Scan):
-                answer = await here.scan(*question)
-            elif isinstance(question, list):
-                answer = await asyncio.gather(*map(here.ask, question))
-            else:
-                answer = await here.ask(question)
+        return await drive(steps, self._here())
 
 
 class SyncRedistoreStore(_Shared[redis.Redis | redis.RedisCluster], SyncRedisStore):
@@ -496,16 +505,4 @@ class SyncRedistoreStore(_Shared[redis.Redis | redis.RedisCluster], SyncRedisSto
         return self._drive(self._layout.scan(cursor, limit))
 
     def _drive(self, steps: Steps[T]) -> T:
-        here = self._here()
-        answer: Any = None
-        while True:
-            try:
-                question = steps.send(answer)
-            except StopIteration as stop:
-                return stop.value  # type: ignore[no-any-return]
-            if isinstance(question, Scan):
-                answer = here.scan(*question)
-            elif isinstance(question, list):
-                answer = here.ask_each(question)
-            else:
-                answer = here.ask(question)
+        return drive_sync(steps, self._here())

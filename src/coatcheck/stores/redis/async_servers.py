@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from functools import partial
@@ -15,7 +15,7 @@ from coatcheck.stores.redis.cluster_cursor import ClusterCursor
 from coatcheck.stores.redis.commands import Command, Commands, MixedUpAnswers
 from coatcheck.stores.redis.connections import ASK_SENTINELS_EVERY_S, Limits, taker_of
 from coatcheck.stores.redis.exchange import Exchange, Outcome, Reply, deliver
-from coatcheck.stores.redis.failures import Lost, NotSent, explained, is_answer, is_outage
+from coatcheck.stores.redis.failures import Lost, NotSent, explained, ignoring_outages, is_answer, is_outage
 from coatcheck.stores.redis.gathering import Gatherer
 from coatcheck.stores.redis.lanes import Lanes
 
@@ -29,6 +29,10 @@ class AsyncServers(Protocol):
 
     def ask(self, command: Command[T]) -> Awaitable[T]:
         """Send a command where it belongs, with others; give its result. Raises StoreUnavailable."""
+        ...
+
+    def ask_each(self, commands: Sequence[Command[T]]) -> Awaitable[list[T]]:
+        """Send commands, none of which waits for the others."""
         ...
 
     async def scan(self, commands: Commands, cursor: str, limit: int) -> tuple[list[str], str]:
@@ -70,6 +74,9 @@ class _OneServer:
         self._gatherer = Gatherer(partial(_send, self._lanes, carry, merges=True), _patience_s(limits))
         self.ask = self._gatherer.ask
 
+    async def ask_each(self, commands: Sequence[Command[T]]) -> list[T]:
+        return await asyncio.gather(*map(self.ask, commands))
+
     async def scan(self, commands: Commands, cursor: str, limit: int) -> tuple[list[str], str]:
         keys, following = await self.ask(commands.scan(int(cursor or 0), limit))
         return keys, str(following) if following else ""
@@ -83,7 +90,7 @@ class _OneServer:
         await self._lanes.drop_all()
 
     async def close(self) -> None:
-        await self._lanes.close()
+        await self._lanes.drop_all(is_hasty=False)
         if self._look is not None:
             self._look.cancel()
             await asyncio.wait([self._look])
@@ -101,16 +108,12 @@ class _OneServer:
         return await self._lanes.carry(exchange)
 
     async def _look_for_primary(self) -> None:
-        try:
+        with ignoring_outages():
             async with asyncio.timeout(self._limits.connect_timeout_s):
                 primary = await self._pool.get_master_address()
-        except Exception as error:
-            if is_outage(error):
-                return  # whoever needs a connection hears of it
-            raise
-        if self._primary not in (None, primary):
-            await self._lanes.drop_all()
-        self._primary = primary
+            if self._primary not in (None, primary):
+                await self._lanes.drop_all()
+            self._primary = primary
 
 
 class _Cluster:
@@ -127,8 +130,10 @@ class _Cluster:
         if len(command.names) <= 1:
             return await (await self._gatherer(command.name)).ask(command)
         loads = [replace(command, name=name, names=(name,)) for name in command.names]
-        found = await asyncio.gather(*map(self.ask, loads))
-        return [loaded[0] for loaded in found]  # type: ignore[index, return-value]
+        return [loaded[0] for loaded in await self.ask_each(loads)]  # type: ignore[index, return-value]
+
+    async def ask_each(self, commands: Sequence[Command[T]]) -> list[T]:
+        return await asyncio.gather(*map(self.ask, commands))
 
     async def scan(self, commands: Commands, cursor: str, limit: int) -> tuple[list[str], str]:
         """Go through one primary after the other. A slot that moves meanwhile may come twice, or not at all."""
@@ -162,7 +167,7 @@ class _Cluster:
 
     async def close(self) -> None:
         for _, lanes in self._nodes.values():
-            await lanes.close()
+            await lanes.drop_all(is_hasty=False)
         if self._is_ours:
             await self._client.aclose()
 

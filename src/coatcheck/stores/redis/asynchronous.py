@@ -70,8 +70,7 @@ class RedisStore:
 
     async def time_left(self, *keys: str) -> list[int | None]:
         """See `SyncStore.time_left`."""
-        here = self._here()
-        return list(await asyncio.gather(*(here.ask(self._commands.time_left(key)) for key in keys)))
+        return await self._here().ask_each([self._commands.time_left(key) for key in keys])
 
     async def scan(self, cursor: str, limit: int) -> tuple[list[str], str]:
         """See `SyncStore.scan`. In a Cluster, what moves to another node meanwhile may be missed."""
@@ -79,8 +78,7 @@ class RedisStore:
 
     async def announce(self, *keys: str) -> None:
         """See `SyncAnnouncer.announce`."""
-        here = self._here()
-        await asyncio.gather(*(here.ask(self._commands.announce(key)) for key in keys))
+        await self._here().ask_each([self._commands.announce(key) for key in keys])
 
     async def listen(self) -> AsyncIterator[str]:
         """See `AsyncFeed.listen`."""

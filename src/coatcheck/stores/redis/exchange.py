@@ -52,9 +52,8 @@ class Exchange:
 
     def packed(self) -> bytes:
         """Give what is sent, as it goes over the wire."""
-        return b"".join(
-            [pack_command(cast("Any", arguments)) for arguments in self.sent]
-        )  # its stub is for one argument
+        # hiredis's stub is for commands of one word.
+        return b"".join([pack_command(cast("Any", arguments)) for arguments in self.sent])
 
     def results(self, replies: list[Reply]) -> list[Any]:
         """Give each command's result, or the exception for it.

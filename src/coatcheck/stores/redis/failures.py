@@ -6,6 +6,8 @@ The names of errors are looked at rather than their classes: redis-py and valkey
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Final, Self
 
 from coatcheck.errors import StoreFull, StoreUnavailable
@@ -60,6 +62,27 @@ def names_of(error: BaseException) -> frozenset[str]:
 def is_outage(error: BaseException) -> bool:
     """Tell whether an error is the server's or the network's, rather than a fault of ours."""
     return isinstance(error, OSError) or type(error).__module__.partition(".")[0] in _LIBRARIES
+
+
+@contextmanager
+def ignoring_outages() -> Iterator[None]:
+    """Go on where the server or the network fails: whoever needs them hears of it."""
+    try:
+        yield
+    except Exception as error:
+        if not is_outage(error):
+            raise
+
+
+@contextmanager
+def outages_as(failure: type[NotSent | Lost]) -> Iterator[None]:
+    """Raise what it means for the commands that the server or the network has failed."""
+    try:
+        yield
+    except Exception as error:
+        if is_outage(error):
+            raise failure.because(error) from error
+        raise
 
 
 def is_answer(error: BaseException) -> bool:

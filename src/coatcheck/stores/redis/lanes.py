@@ -13,7 +13,15 @@ from typing import Any, Final
 
 from coatcheck.stores.redis.connections import Limits
 from coatcheck.stores.redis.exchange import Exchange, Reply
-from coatcheck.stores.redis.failures import Lost, NotSent, is_answer, is_demotion, is_outage
+from coatcheck.stores.redis.failures import (
+    Lost,
+    NotSent,
+    ignoring_outages,
+    is_answer,
+    is_demotion,
+    is_outage,
+    outages_as,
+)
 
 _TRUSTED_S: Final = 0.05
 """A connection that has been idle for longer may have been closed by the server, and is looked at before it is used."""
@@ -71,39 +79,31 @@ class Lanes:
                     await self.drop_all()
         return replies
 
-    async def drop_all(self) -> None:
-        """Give up every connection; one that is in use when it has done its work."""
-        self._generation += 1
-        idle, self._idle = self._idle, []
-        for lane in idle:
-            await self._drop(lane)
+    async def drop_all(self, *, is_hasty: bool = True) -> None:
+        """Give up every connection; one that is in use when it has done its work.
 
-    async def close(self) -> None:
-        """Do the same, and wait until those are closed that nobody uses: TLS says goodbye first."""
+        Unless it is hasty, wait until those are closed that nobody uses: TLS says goodbye first.
+        """
         self._generation += 1
         idle, self._idle = self._idle, []
-        await asyncio.gather(*(self._drop(lane, is_hasty=False) for lane in idle))
+        await asyncio.gather(*(self._drop(lane, is_hasty=is_hasty) for lane in idle))
 
     async def _lane(self) -> _Lane:
         """Give a connection that is ready."""
         lane = self._idle.pop() if self._idle else None
         if lane is not None and self._loop.time() - lane.used_at <= _TRUSTED_S:
             return lane
-        try:
+        with outages_as(NotSent):
             async with asyncio.timeout(self._limits.connect_timeout_s):
                 if lane is not None:
                     if not await _is_stale(lane.connection):
                         return lane
                     await self._drop(lane)
                 return _Lane(await self._take(), 0.0)
-        except Exception as error:
-            if is_outage(error):
-                raise NotSent.because(error) from error
-            raise
 
     async def _talk(self, connection: Any, exchange: Exchange) -> list[Reply]:
         replies: list[Reply] = []
-        try:
+        with outages_as(Lost):
             async with asyncio.timeout(self._limits.command_timeout_s):
                 await connection.send_packed_command([exchange.packed()])
                 for _ in exchange.sent:
@@ -113,20 +113,13 @@ class Lanes:
                         if not is_answer(error):
                             raise
                         replies.append(error)
-        except Exception as error:
-            if is_outage(error):
-                raise Lost.because(error) from error
-            raise
         return replies
 
     async def _drop(self, lane: _Lane, *, is_hasty: bool = True) -> None:
-        try:
+        with ignoring_outages():
             async with asyncio.timeout(self._limits.connect_timeout_s):
                 await lane.connection.disconnect(nowait=is_hasty)
                 await self._give_back(lane.connection)
-        except Exception as error:
-            if not is_outage(error):
-                raise
 
 
 async def _is_stale(connection: Any) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any, Final, Protocol, TypeVar
@@ -13,7 +12,16 @@ from coatcheck.stores.redis.cluster_cursor import ClusterCursor
 from coatcheck.stores.redis.commands import Command, Commands, MixedUpAnswers
 from coatcheck.stores.redis.connections import ASK_SENTINELS_EVERY_S, taker_of
 from coatcheck.stores.redis.exchange import Exchange, Outcome, Reply, deliver
-from coatcheck.stores.redis.failures import Lost, NotSent, explained, is_answer, is_demotion, is_outage
+from coatcheck.stores.redis.failures import (
+    Lost,
+    NotSent,
+    explained,
+    ignoring_outages,
+    is_answer,
+    is_demotion,
+    is_outage,
+    outages_as,
+)
 
 T = TypeVar("T")
 
@@ -73,11 +81,8 @@ class _OneServer:
     def _look_for_primary(self) -> None:
         """See whether the Sentinels name another primary. The pool then gives up its connections by itself."""
         self._next_look_at = time.monotonic() + ASK_SENTINELS_EVERY_S
-        try:
+        with ignoring_outages():
             self._pool.get_master_address()
-        except Exception as error:
-            if not is_outage(error):  # else whoever needs a connection hears of it
-                raise
 
     def scan(self, commands: Commands, cursor: str, limit: int) -> tuple[list[str], str]:
         keys, following = self.ask(commands.scan(int(cursor or 0), limit))
@@ -144,7 +149,7 @@ class _Cluster:
         except Exception as error:
             if not is_outage(error):
                 raise
-            with suppress(Exception):  # no node has the slot; next time, one may
+            with ignoring_outages():  # no node has the slot; next time, one may
                 self._client.nodes_manager.initialize()
             raise explained(error) from error
 
@@ -181,21 +186,14 @@ class _Wire:
             NotSent: no connection could be had.
             Lost: it failed, and what was sent may have been carried out.
         """
-        try:
+        with outages_as(NotSent):
             connection = self._take()
-        except Exception as error:
-            if is_outage(error):
-                raise NotSent.because(error) from error
-            raise
         try:
-            replies = [*self._talk(connection, exchange)]
-            if any(map(is_demotion, replies)):
-                connection.disconnect()
-                self.reset()  # the others lead to the same server
-        except Exception as error:
-            if is_outage(error):
-                raise Lost.because(error) from error
-            raise
+            with outages_as(Lost):
+                replies = [*self._talk(connection, exchange)]
+                if any(map(is_demotion, replies)):
+                    connection.disconnect()
+                    self.reset()  # the others lead to the same server
         finally:
             self._pool.release(connection)
         return replies
@@ -219,7 +217,7 @@ class _Wire:
 
     def reset(self) -> None:
         """Give up the connections; one that is in use ends with its command, whose answer is checked."""
-        with suppress(Exception):
+        with ignoring_outages():
             self._pool.disconnect(inuse_connections=False)
 
 
