@@ -307,3 +307,36 @@ def test_a_cookie_of_a_session_in_its_last_second_is_not_deleted_by_its_own_max_
     session = face.request()
     session["a"] = 1
     assert "Max-Age=1;" in (face.respond(session) or "")
+
+
+async def test_what_changes_while_a_request_waits_for_another_is_committed_with_the_rest(
+    store: SlowStore, sessions: Sessions
+) -> None:
+    async with sessions.open() as session:
+        session["user"] = "alice"
+    header = f"{sessions.config.cookie.full_name}={session.token}".encode()
+    first, second = sessions.begin([header]), sessions.begin([header])
+    await first.load()
+    await second.load()
+    first["a"] = 1
+    second["b"] = 2
+    store.meanwhile = lambda: second.update(late=3)  # while the first commits, and the second waits for its turn
+    await asyncio.gather(sessions.conclude(first, 200), sessions.conclude(second, 200))
+    async with sessions.open(session.token) as found:
+        assert dict(found) == {"user": "alice", "a": 1, "b": 2, "late": 3}
+
+
+async def test_nothing_is_kept_of_who_waited_for_whom(store: SlowStore, sessions: Sessions) -> None:
+    async def request(number: int) -> None:
+        async with sessions.open(token) as session:
+            session[f"key {number}"] = number
+
+    async with sessions.open() as session:
+        session["user"] = "alice"
+    token = session.token
+    tasks = [asyncio.create_task(request(number)) for number in range(5)]
+    for _ in range(6):
+        await asyncio.sleep(0)
+    tasks[2].cancel()  # in the middle of the queue
+    await asyncio.gather(*tasks, return_exceptions=True)
+    assert sessions._locks == {}
