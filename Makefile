@@ -18,7 +18,7 @@ help:  ## List the targets
 $(VENV)/.ready: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'pip==26.3'
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[cookie,demo,gorilla]' --group dev --group old-systems
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[cookie,csrf,demo,gorilla]' --group dev --group frameworks --group old-systems
 	@touch $@
 
 setup: $(VENV)/.ready  ## Make the virtual environment
