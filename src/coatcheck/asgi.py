@@ -108,11 +108,12 @@ class SessionMiddleware:
                 session.wait_for_load()
             scope[self._name] = session
             await self._app(scope, exchange.receive if scope["type"] == "websocket" else receive, exchange.send)
-        except StoreUnavailable as error:
+        except Exception as error:
             await exchange.failed()
-            if exchange.has_started:
+            outage_met = exchange.outage_behind(error)
+            if outage_met is None:
                 raise
-            self._outages.report(error)
+            self._outages.report(outage_met)
             await _refuse(scope, send, self._sessions.lifecycle.cookie(session._work))
         except BaseException:
             await exchange.failed()
@@ -182,6 +183,15 @@ class _Exchange:
             for_now = self._session._work.outage is not None
             BYTES.add(headers, accessed=accessed, set_cookie=set_cookie, old_cookie=old_cookie, for_now=for_now)
             message["headers"] = headers
+
+    def outage_behind(self, error: Exception) -> StoreUnavailable | None:
+        """Give the error for which to answer by 503 when the application raises, if there is one.
+
+        That is what it raised, or what sending its response raised: frameworks put their own errors in its place.
+        """
+        if self.has_started:
+            return None
+        return error if isinstance(error, StoreUnavailable) else self._store_error
 
     async def failed(self) -> None:
         """The application raised: nothing is stored, unless it is a WebSocket whose client has just gone."""
