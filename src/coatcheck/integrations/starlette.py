@@ -5,7 +5,7 @@ What a session is and does is elsewhere; `coatcheck.asgi` carries it past reques
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping
 from datetime import timedelta
 from functools import partial, wraps
 from inspect import iscoroutinefunction
@@ -118,10 +118,10 @@ def template_context(request: Request) -> dict[str, Any]:
 
 
 @overload
-def require_login(endpoint: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]: ...
+def require_login(endpoint: Callable[P, Awaitable[T]]) -> Callable[P, Coroutine[Any, Any, T]]: ...
 @overload
-def require_login(endpoint: Callable[P, T]) -> Callable[P, Awaitable[T]]: ...
-def require_login(endpoint: Callable[P, Any]) -> Callable[P, Awaitable[Any]]:
+def require_login(endpoint: Callable[P, T]) -> Callable[P, Coroutine[Any, Any, T]]: ...
+def require_login(endpoint: Callable[P, Any]) -> Callable[P, Coroutine[Any, Any, Any]]:
     """Let only those who are logged in reach an endpoint: a function, async or not, for HTTP or for a WebSocket.
 
     Also for the methods of `HTTPEndpoint` and `WebSocketEndpoint`. Others are answered as `add_sessions` describes, and
@@ -130,7 +130,7 @@ def require_login(endpoint: Callable[P, Any]) -> Callable[P, Awaitable[Any]]:
     return _guarded(endpoint, guard.require_login)
 
 
-def require_recent_login(*, within: timedelta) -> Callable[[Callable[P, Any]], Callable[P, Awaitable[Any]]]:
+def require_recent_login(*, within: timedelta) -> Callable[[Callable[P, Any]], Callable[P, Coroutine[Any, Any, Any]]]:
     """Let only those who have logged in lately reach an endpoint. See `require_login`.
 
     Args:
@@ -139,7 +139,7 @@ def require_recent_login(*, within: timedelta) -> Callable[[Callable[P, Any]], C
     return partial(_guarded, check=partial(guard.require_recent_login, within=within))
 
 
-def _guarded(endpoint: Callable[P, Any], check: Callable[[Session], str]) -> Callable[P, Awaitable[Any]]:
+def _guarded(endpoint: Callable[P, Any], check: Callable[[Session], str]) -> Callable[P, Coroutine[Any, Any, Any]]:
     @wraps(endpoint)
     async def guarded(*args: P.args, **kwargs: P.kwargs) -> Any:
         session = session_of(_connection_in((*args, *kwargs.values())))
