@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, 
 from datetime import timedelta
 from functools import partial, wraps
 from inspect import iscoroutinefunction
-from typing import Any, Final, ParamSpec, TypeVar, cast, overload
+from typing import Any, Final, ParamSpec, Protocol, TypeVar, cast, overload
 
 from coatcheck import guard, outage
 from coatcheck.asgi import SessionMiddleware, request_of
@@ -117,26 +117,43 @@ def template_context(request: Request) -> dict[str, Any]:
 # --- guards -----------------------------------------------------------------------------------------------------------
 
 
+class GuardDecorator(Protocol):
+    """Makes a guarded endpoint, which is async, of one that is or is not."""
+
+    @overload
+    def __call__(self, endpoint: Callable[P, Awaitable[T]], /) -> Callable[P, Coroutine[Any, Any, T]]: ...
+    @overload
+    def __call__(self, endpoint: Callable[P, T], /) -> Callable[P, Coroutine[Any, Any, T]]: ...
+
+
 @overload
-def require_login(endpoint: Callable[P, Awaitable[T]]) -> Callable[P, Coroutine[Any, Any, T]]: ...
+def require_login(endpoint: Callable[P, Awaitable[T]], /) -> Callable[P, Coroutine[Any, Any, T]]: ...
 @overload
-def require_login(endpoint: Callable[P, T]) -> Callable[P, Coroutine[Any, Any, T]]: ...
-def require_login(endpoint: Callable[P, Any]) -> Callable[P, Coroutine[Any, Any, Any]]:
+def require_login(endpoint: Callable[P, T], /) -> Callable[P, Coroutine[Any, Any, T]]: ...
+def require_login(endpoint: Callable[P, Any], /) -> Callable[P, Coroutine[Any, Any, Any]]:
     """Let only those who are logged in reach an endpoint: a function, async or not, for HTTP or for a WebSocket.
 
     Also for the methods of `HTTPEndpoint` and `WebSocketEndpoint`. Others are answered as `add_sessions` describes, and
     a WebSocket's handshake is refused.
+
+    Example:
+        @require_login
+        async def profile(request: Request) -> Response: ...
     """
     return _guarded(endpoint, guard.require_login)
 
 
-def require_recent_login(*, within: timedelta) -> Callable[[Callable[P, Any]], Callable[P, Coroutine[Any, Any, Any]]]:
+def require_recent_login(*, within: timedelta) -> GuardDecorator:
     """Let only those who have logged in lately reach an endpoint. See `require_login`.
 
     Args:
         within: how long ago the login may be.
+
+    Example:
+        @require_recent_login(within=timedelta(minutes=10))
+        async def change_password(request: Request) -> Response: ...
     """
-    return partial(_guarded, check=partial(guard.require_recent_login, within=within))
+    return cast("GuardDecorator", partial(_guarded, check=partial(guard.require_recent_login, within=within)))
 
 
 def _guarded(endpoint: Callable[P, Any], check: Callable[[Session], str]) -> Callable[P, Coroutine[Any, Any, Any]]:
