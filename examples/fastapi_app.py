@@ -10,12 +10,12 @@ from typing import Annotated
 import uvicorn
 from fastapi import APIRouter, FastAPI, Form
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
-from pages import THEMES, check_password, render
 
 from coatcheck import CookieConfig, Session, Sessions
 from coatcheck.csrf import csrf_field
 from coatcheck.guard import safe_next
 from coatcheck.integrations.fastapi import CurrentSession, CurrentUser, RequireLogin, add_sessions
+from pages import THEMES, check_password, render
 
 sessions = Sessions(
     os.environ.get("STORE", "sqlite:///example.sqlite3"),
