@@ -143,6 +143,20 @@ def test_a_session_is_loaded_once_for_all_that_ask() -> None:
     assert store.calls == ["load"]
 
 
+@pytest.mark.parametrize(("load", "calls"), [("lazy", []), ("eager", ["load"])])
+def test_a_lazy_session_that_nobody_asks_for_is_not_read(load: str, calls: list[str]) -> None:
+    store = FailingStore()
+    shop = Shop(new_sessions(store), load=load)
+
+    @shop.app.get("/")
+    async def show() -> None: ...
+
+    shop.log_in()
+    store.calls.clear()
+    shop.get("/")
+    assert store.calls == calls
+
+
 def test_without_sessions_the_application_is_told_what_is_missing() -> None:
     app = FastAPI()
 
@@ -318,6 +332,14 @@ def test_two_guards_of_one_operation_both_hold() -> None:
     assert shop.get("/").json() == ["alice", "alice", "alice"]
     clock.advance(timedelta(minutes=2))
     assert shop.get("/").json()["error"] == "recent_login_required"
+
+
+def test_guards_are_equal_only_if_they_demand_the_same() -> None:
+    short, long = timedelta(minutes=1), timedelta(minutes=10)
+    assert RequireLogin().dependency == current_user
+    assert RequireRecentLogin(within=short).dependency == RequireRecentLogin(within=short).dependency
+    assert RequireRecentLogin(within=short).dependency != RequireRecentLogin(within=long).dependency
+    assert RequireRecentLogin(within=short).dependency != current_user
 
 
 def test_who_is_not_logged_in_is_none_where_that_is_allowed(shop: Shop) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -246,6 +247,8 @@ async def guarded_async(request: Request) -> Response:
 
 @require_login
 def guarded_sync(request: Request) -> Response:
+    with pytest.raises(RuntimeError):
+        asyncio.get_running_loop()  # it has a thread of its own, where it may wait
     return PlainTextResponse(str(session_of(request).user_id))
 
 
