@@ -202,7 +202,8 @@ class QuartSite(_AsyncSite):
 
         for path in PATHS:
             app.add_url_rule(path, path, greet)
-        app.asgi_app = asgi.SessionMiddleware(app.asgi_app, self.sessions)  # type: ignore[method-assign, assignment]
+        asgi_app: Any = app.asgi_app  # typed with Quart's own types of scopes
+        app.asgi_app = asgi.SessionMiddleware(asgi_app, self.sessions)  # type: ignore[method-assign, assignment]
         app.extensions["coatcheck"] = SimpleNamespace(sessions=self.sessions)
         return app.test_client()
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
+from types import CoroutineType
 from typing import Any, Final, Generic, Literal, TypeAlias, TypeVar, get_args
 
 from coatcheck.errors import StoreUnavailable
@@ -94,15 +95,15 @@ class FailingStore(_Failing[AsyncStore]):
     """
 
     # What makes it an `AsyncStore`; see there.
-    load: Callable[..., Coroutine[Any, Any, list[bytes | None]]]
-    create: Callable[..., Coroutine[Any, Any, bool]]
-    update: Callable[..., Coroutine[Any, Any, WriteResult]]
-    touch: Callable[..., Coroutine[Any, Any, bytes | None]]
-    delete: Callable[..., Coroutine[Any, Any, bytes | None]]
-    time_left: Callable[..., Coroutine[Any, Any, list[int | None]]]
-    scan: Callable[..., Coroutine[Any, Any, tuple[list[str], str]]]
-    reset: Callable[..., Coroutine[Any, Any, None]]
-    close: Callable[..., Coroutine[Any, Any, None]]
+    load: Callable[..., CoroutineType[Any, Any, list[bytes | None]]]
+    create: Callable[..., CoroutineType[Any, Any, bool]]
+    update: Callable[..., CoroutineType[Any, Any, WriteResult]]
+    touch: Callable[..., CoroutineType[Any, Any, bytes | None]]
+    delete: Callable[..., CoroutineType[Any, Any, bytes | None]]
+    time_left: Callable[..., CoroutineType[Any, Any, list[int | None]]]
+    scan: Callable[..., CoroutineType[Any, Any, tuple[list[str], str]]]
+    reset: Callable[..., CoroutineType[Any, Any, None]]
+    close: Callable[..., CoroutineType[Any, Any, None]]
 
     def __init__(self, store: AsyncStore | None = None) -> None:
         super().__init__(MemoryStore() if store is None else store)
