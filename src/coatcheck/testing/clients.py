@@ -75,9 +75,11 @@ class _Httpx:
             )
             raise ValueError(msg)
         _check_host(cookie, host)
+        jar: CookieJar = self._client.cookies.jar
         if urlsplit(url).scheme != "https":
-            self._client.cookies = _LocalJar(self._client.cookies.jar)
-        _set_in_jar(self._client.cookies.jar, url, cookie, token)
+            jar = _LocalJar(jar)
+        _set_in_jar(jar, url, cookie, token)
+        self._client.cookies = jar
 
 
 class _Quart:
