@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from greeting_sites import SITES, GreetingSite
+from greeting_sites import SITES, GreetingSite, QuartSite
 
 from coatcheck import CookieConfig
 from coatcheck.testing import ManualClock, alogged_in, logged_in
@@ -100,3 +100,12 @@ def test_a_cookie_for_another_host_is_refused_rather_than_never_sent(open_site: 
     site = open_site(cookie=CookieConfig(domain="example.com"))
     with pytest.raises(ValueError, match=r"the cookie's domain is 'example\.com'"):
         site.call(logged_in, site.client, "alice", site.sessions)
+
+
+def test_a_cookie_for_a_part_of_the_site_is_kept_for_this_part(open_site: Opener) -> None:
+    site = open_site(cookie=CookieConfig(path="/renew"))
+    site.call(logged_in, site.client, "alice", site.sessions)
+    assert [site.visit("/renew"), site.visit("/renew")] == ["alice None"] * 2
+    assert len(site.tokens) == 1
+    if not isinstance(site, QuartSite):  # its client sends every cookie to every path
+        assert site.visit("/") == "None None"

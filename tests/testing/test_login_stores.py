@@ -131,6 +131,19 @@ def test_the_cookie_is_for_the_path_and_domain_that_are_configured() -> None:
     assert asyncio.run(use()) == ["alice", "None", "alice"]
 
 
+def test_a_cookie_for_a_domain_is_for_all_its_hosts_in_flask_too() -> None:
+    site = FlaskSite(SyncSessions("memory://", secret_keys=[KEY], cookie=CookieConfig(domain="shop.test")))
+    logged_in(site.client, "alice")
+    assert site.client.get("/", base_url="https://api.shop.test").text == "alice None"
+    assert site.visit("/renew") == site.visit() == "alice None"
+    assert len(site.tokens) == 1
+
+
+def test_the_cookies_that_a_client_has_already_stay() -> None:
+    client = client_of(sessions := make_sessions(), base_url="http://shop.test", cookies={"language": "eo"})
+    assert dict(logged_in(client, "alice", sessions).cookies).keys() == {"language", "__Host-session"}
+
+
 # --- what is refused --------------------------------------------------------------------------------------------------
 
 
