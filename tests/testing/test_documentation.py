@@ -22,6 +22,8 @@ from starlette.routing import Mount, Route
 
 from coatcheck import Sessions
 from coatcheck.asgi import SessionMiddleware, require_login
+from coatcheck.csrf import csrf_token
+from coatcheck.csrf.asgi import CsrfMiddleware
 from coatcheck.stores.memory import SyncMemoryStore
 from coatcheck.testing import FailingStore, ManualClock, StoreContract, logged_in
 
@@ -37,8 +39,9 @@ def create_app(sessions):
         return PlainTextResponse(request.session.user_id)
 
     delete = require_login(Starlette(routes=[Route("/delete", page)]), within=timedelta(minutes=5))
-    guarded = Starlette(routes=[Route("/profile", page), Mount("/account", delete)])
-    return SessionMiddleware(require_login(guarded), sessions)
+    cart = Route("/cart", page, methods=["POST"])
+    guarded = Starlette(routes=[Route("/profile", page), cart, Mount("/account", delete)])
+    return SessionMiddleware(CsrfMiddleware(require_login(guarded)), sessions)
 
 
 def add_to_cart(session, item):
@@ -55,7 +58,7 @@ class MyStore(SyncMemoryStore):
 def test_what_the_page_shows_passes(pytester: pytest.Pytester) -> None:
     blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
     shown = [block for block in blocks if "def test_" in block or "StoreContract" in block or "def coatcheck_" in block]
-    assert len(shown) == 5
+    assert len(shown) == 6
     pytester.makeconftest('pytest_plugins = ["coatcheck.testing.fixtures"]')
     pytester.makepyfile(**{f"test_block_{number}": BEFORE + block for number, block in enumerate(shown)})
     outcomes = pytester.runpytest_inprocess().parseoutcomes()
