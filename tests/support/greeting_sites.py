@@ -138,7 +138,8 @@ class LitestarSite(GreetingSite):
         def middleware(app: Any) -> Any:
             return asgi.SessionMiddleware(app, self.sessions, name="coat")
 
-        return LitestarTestClient(litestar.Litestar([greet], middleware=[middleware]))
+        # By itself, Litestar would set the log of the whole process up.
+        return LitestarTestClient(litestar.Litestar([greet], middleware=[middleware], logging_config=None))
 
     def close(self) -> None:
         pass  # its client holds nothing, and can't be closed
