@@ -109,7 +109,7 @@ class Guard:
         return None
 
     def answer(self, error: LoginRequired, request: Request) -> Refusal:
-        """Give the answer to a request for which somebody has to log in."""
+        """Give the answer to a request for which a guard has raised."""
         if self.login_path is None or not request.is_browsing():
             body = json.dumps({"error": error.code, "message": str(error)}).encode()
             return Refusal(401, text_headers("application/json", body), body)

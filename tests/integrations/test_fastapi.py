@@ -14,7 +14,6 @@ from typing import Annotated, Any
 import anyio.from_thread
 import httpx
 import pytest
-from failing_stores import FailingStore
 from fastapi import APIRouter, BackgroundTasks, Depends, FastAPI, Form, HTTPException, Request, WebSocket
 from fastapi.openapi.models import OpenAPI
 from fastapi.openapi.utils import get_openapi
@@ -42,7 +41,8 @@ from coatcheck.integrations.fastapi import (
     current_session,
     current_user,
 )
-from coatcheck.testing import ManualClock
+from coatcheck.stores.memory import MemoryStore
+from coatcheck.testing import FailingStore, ManualClock
 
 KEY = "a secret key for tests, 32 bytes or more"
 PROGRAM = {"accept": "application/json"}
@@ -510,7 +510,7 @@ def test_a_mounted_application_is_guarded_and_described_alike(mount: Any) -> Non
 
 @pytest.mark.parametrize("down", ["load", "update"])
 @pytest.mark.parametrize("load", ["eager", "lazy"])
-def test_an_outage_is_503_with_retry_after(down: str, load: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_outage_is_503_with_retry_after(down: Any, load: str, caplog: pytest.LogCaptureFixture) -> None:
     store = FailingStore()
     shop = Shop(new_sessions(store), load=load)
 
@@ -519,13 +519,13 @@ def test_an_outage_is_503_with_retry_after(down: str, load: str, caplog: pytest.
         return session.increment("visits")
 
     shop.log_in()
-    store.fails.add(down)
+    store.fail(down)
     with caplog.at_level(logging.ERROR, "coatcheck"):
         response = shop.get("/")
     assert (response.status_code, response.headers["retry-after"]) == (503, "5")
     assert "set-cookie" not in response.headers
     assert len(caplog.records) == 1
-    store.fails.clear()
+    store.recover()
     assert shop.get("/").json() == 1
 
 
@@ -539,7 +539,7 @@ def test_where_a_route_goes_on_without_the_store_a_guard_still_lets_nobody_pass(
         return user_id
 
     shop.log_in()
-    store.fails.add("load")
+    store.fail("load")
     assert (shop.get("/products").status_code, shop.get("/products").json()) == (200, None)
     assert shop.get("/guarded", headers=BROWSER).status_code == 503
 
@@ -638,7 +638,7 @@ def test_the_applications_own_description_and_other_schemes_are_kept() -> None:
 def test_the_store_is_closed_when_the_application_has_shut_down(has_lifespan: bool) -> None:
     happened: list[str] = []
 
-    class Watched(FailingStore):
+    class Watched(MemoryStore):
         async def close(self) -> None:
             happened.append("store closed")
             await super().close()

@@ -12,7 +12,6 @@ from typing import Any
 
 import httpx
 import pytest
-from failing_stores import FailingStore
 from jinja2 import DictLoader, Environment
 from serving import serve_asgi
 from starlette.applications import Starlette
@@ -38,7 +37,7 @@ from coatcheck.integrations.starlette import (
     template_context,
 )
 from coatcheck.stores.memory import MemoryStore
-from coatcheck.testing import ManualClock
+from coatcheck.testing import FailingStore, ManualClock
 
 KEY = "a secret key for tests, 32 bytes or more"
 PROGRAM = {"accept": "application/json"}
@@ -406,7 +405,7 @@ def test_a_mounted_application_answers_like_the_one_around_it(mount: str) -> Non
     ],
 )
 def test_an_outage_is_503_wherever_it_is_met(
-    mount: str | None, path: str, load: str, down: str, caplog: pytest.LogCaptureFixture
+    mount: str | None, path: str, load: str, down: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     store = FailingStore()
     app = Starlette(routes=[*SUB_ROUTES] if mount is None else [MOUNTS[mount]()])
@@ -415,14 +414,14 @@ def test_an_outage_is_503_wherever_it_is_met(
     client = client_of(app)
     path = f"/{path}" if mount is None else sub_path(mount, path)
     assert client.get(path).status_code == 200
-    store.fails.add(down)
+    store.fail(down)
     with caplog.at_level(logging.ERROR, "coatcheck"):
         response = client.get(path)
     assert response.status_code == 503
     assert response.headers["retry-after"] == "5"
     assert "set-cookie" not in response.headers
     assert [record.message for record in caplog.records] == [
-        "The store can't be used, so a request is answered by 503: out of reach"
+        f"The store can't be used, so a request is answered by 503: the test made {down}() fail"
     ]
 
 
@@ -436,7 +435,7 @@ def test_a_mounted_websocket_that_meets_an_outage_is_refused_for_now() -> None:
     app = new_app(new_sessions(store), Mount("/sub", app=mounted), Route("/save", save), load="lazy")
     client = client_of(app)
     client.get("/save")
-    store.fails.add("load")
+    store.fail("load")
     with pytest.raises(WebSocketDenialResponse) as refused:
         greeting(client, "/sub/ws")
     assert refused.value.status_code == 503
@@ -449,7 +448,7 @@ def test_an_outage_at_the_commit_is_503_although_a_handler_catches_all_network_e
     store = FailingStore()
     app = Starlette(routes=ROUTES, exception_handlers={OSError: network_is_down})
     add_sessions(app, new_sessions(store))
-    store.fails.add("create")
+    store.fail("create")
     response = client_of(app).get("/count")
     assert (response.status_code, response.headers["retry-after"]) == (503, "5")
 

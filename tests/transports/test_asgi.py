@@ -432,7 +432,7 @@ async def test_an_application_that_swallows_the_error_still_answers_503(site: Si
 
 
 async def test_an_application_that_raises_another_error_in_the_stores_place_still_answers_503(site: Site) -> None:
-    site.store.fails.add("create")
+    site.store.fail("create")
 
     async def handler(session: Session, exchange: Exchange) -> None:
         session["user"] = "alice"
