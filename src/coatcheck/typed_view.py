@@ -47,7 +47,7 @@ class _Shown(NamedTuple):
     encoded: bytes | None
     """The encoding of the value's portable form: another one means that the application has changed it."""
     unknown: Unknown
-    """What is stored in the value's parts that their types don't know."""
+    """What is stored in the value's parts that their types don't know, and in parts that it had."""
     misfit: UnfitValue | None
     """Why the default is shown in place of what is stored."""
 
@@ -209,13 +209,13 @@ class TypedView(Generic[T]):
             fitting = value
         else:  # its type took it as something else: an int as a float, say
             self._declared.put(self.instance, field, fitting)
-        unknown: Unknown = {}
-        for each in self._shown.values():  # objects may have come from another field
-            unknown |= each.unknown
-        if unknown:
+        unknown = shown.unknown  # also of objects that have left this field: another one may get them
+        if any(each.unknown for each in self._shown.values()):
             stored = field.converter.dump(fitting)
-            put_back(value, stored, unknown)
-            unknown, form, synced = unknown_of(fitting, form, stored), stored, values.encode(field.key, stored)
+            for each in self._shown.values():  # objects may have come from another field
+                put_back(value, stored, each.unknown)
+            unknown = unknown | unknown_of(fitting, form, stored)
+            form, synced = stored, values.encode(field.key, stored)
         work.take_from(self, field.key, synced, form)
         self._shown[field.key] = _Shown(synced, fitting, encoded, unknown, None)
 
