@@ -162,14 +162,15 @@ def test_a_field_set_back_to_its_default_is_stored(memory: Face) -> None:
 
 
 def test_a_change_in_a_stream_is_found_at_every_save(memory: Face) -> None:
-    session = memory.request(memory.new(visits=1))
+    token = memory.new(visits=1)
+    session = memory.request(token)
     data = shop.of(session)
     memory.respond(session)
     for number in range(2, 5):
         data.visits = number
-        assert not session._work.settled
+        assert not session._work.settled, "or a stream would not look for changes before it sends on"
         memory.save(session)
-        assert memory.stored(session.token) == {"visits": number}
+        assert memory.stored(token) == {"visits": number}
 
 
 class Partial(TypedDict, total=False):
@@ -290,6 +291,27 @@ def test_the_name_that_a_field_is_given_for_the_outside_is_the_session_key(memor
     data.last_page = "/cart"
     memory.respond(session)
     assert memory.stored(session.token) == {"lastPage": "/cart"}
+
+
+class AliasedItem(pydantic.BaseModel):
+    full_name: str = pydantic.Field(alias="fullName")
+
+
+class OfAliased(pydantic.BaseModel):
+    items: list[AliasedItem] = []
+
+
+@dataclass
+class OfAliasedToo:
+    items: list[AliasedItem] = field(default_factory=list)
+
+
+@pytest.mark.parametrize("kind_of_type", [OfAliased, OfAliasedToo])
+def test_an_alias_inside_a_field_is_the_name_that_is_stored(memory: Face, kind_of_type: Any) -> None:
+    session = memory.request()
+    SessionSchema(kind_of_type).of(session).items.append(AliasedItem(fullName="pen"))
+    memory.respond(session)
+    assert memory.stored(session.token) == {"items": [{"fullName": "pen"}]}
 
 
 class Lowered(pydantic.BaseModel):
@@ -800,6 +822,15 @@ def test_a_value_of_another_type_is_refused_at_the_commit(memory: Face, name: st
         memory.respond(session)
     assert "SECRET" not in str(raised.value)
     assert memory.stored(session.token) == {"theme": "dark"}
+
+
+def test_a_text_is_no_date(memory: Face) -> None:
+    session = memory.request(memory.new(when="2026-01-01T00:00:00Z"))
+    data = everything.of(session)
+    assert data == Everything()
+    data.day = "2026-01-01"  # type: ignore[assignment]
+    with pytest.raises(UnfitValue, match=r"Expected `date \| null`, got `str`"):
+        memory.respond(session)
 
 
 def test_a_value_that_no_session_keeps_is_refused(memory: Face) -> None:
