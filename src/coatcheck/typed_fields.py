@@ -230,6 +230,9 @@ class Declared(Generic[T]):
             self._check_default(field, self.get(blank, field))
 
     def _check_default(self, field: Field, default: Any) -> None:
+        if default is ABSENT:
+            msg = f"{self.name}.{field.name} has no value in a new {self.name}(). Give it a default"
+            raise ConfigurationError(msg)
         try:
             form = field.converter.dump(default)
             values.encode(field.key, form)

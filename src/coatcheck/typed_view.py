@@ -152,6 +152,7 @@ class TypedView(Generic[T]):
             return field.converter.load(form), form
         except Exception as error:  # noqa: BLE001 (a hook that fails must not make every request fail)
             reason = f"{misfit.found}; migrate failed with {type(error).__name__}"
+            error.__traceback__ = None  # it may be the misfit itself, which must not hold what is at work here
         return self._misfit(field, reason, "", is_stored=True)
 
     # --- from the instance to the session --------------------------------------------------------------------------
@@ -224,8 +225,7 @@ class TypedView(Generic[T]):
         try:
             return field.converter.load(field.converter.dump(value))
         except MisfitError as error:
-            misfit = self._misfit(field, type(value).__name__, str(error), is_stored=False)
-        raise misfit
+            raise self._misfit(field, type(value).__name__, str(error), is_stored=False) from None
 
     def _is_changed(self, field: Field, shown: _Shown) -> bool:
         value = self._declared.get(self.instance, field)

@@ -681,9 +681,13 @@ def test_only_a_session_of_ours_has_types() -> None:
         shop.of({})
 
 
+def _gives_up(key: str, value: Any, error: UnfitValue) -> Any:
+    raise error
+
+
 def test_a_view_leaves_nothing_to_the_garbage_collector() -> None:
     sessions = SyncSessions("memory://", secret_keys=[KEY])
-    strict = SessionSchema(ShopSession, when_unfit="raise")
+    strict = SessionSchema(ShopSession, migrate=_gives_up, when_unfit="raise")
     with sessions.open() as session:
         session["visits"] = "many"
     token = session.token
@@ -861,6 +865,11 @@ class NoDefault:
     name: str
 
 
+@dataclass
+class NoValue:
+    name: str = field(init=False)
+
+
 @dataclass(frozen=True)
 class Frozen:
     name: str = ""
@@ -933,6 +942,7 @@ class Extra(pydantic.BaseModel, extra="allow"):
     ("declared_type", "message"),
     [
         (NoDefault, "Give every field a default"),
+        (NoValue, r"NoValue\.name has no value"),
         (Required, "name must be allowed to be missing.*total=False"),
         (Frozen, "Frozen is frozen"),
         (FrozenStruct, "FrozenStruct is frozen"),
