@@ -258,9 +258,9 @@ class Lifecycle:
         """
         if work.destroyed:
             return self._end_and_commit(work)
-        if work.standing is Standing.UNAVAILABLE:
-            work.write_views()  # which raises if anything was changed there; elsewhere the change itself has raised
         if work.standing is not Standing.STORED and work.standing is not Standing.NEW:
+            if work.standing is Standing.UNAVAILABLE:
+                work.write_views()  # which raises if anything was changed there; elsewhere the change itself has raised
             return None
         patch = work.patch()
         if work.standing is Standing.NEW:

@@ -554,10 +554,9 @@ class WorkingCopy:
 
         Raises UnsupportedValue when a value that was handed out now holds something that can't be stored.
         """
-        if self.views:
-            self.write_views()
-        elif not self._changes and self._shows_only_what_can_not_change():
+        if not self._changes and self._shows_only_what_can_not_change():
             return NO_CHANGES
+        self.write_views()
         patch = self.empty_patch()
         for key in [*self._live, *(key for key in self._changes if key not in self._live)]:
             change = self._change_so_far(key)
