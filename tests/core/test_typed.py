@@ -20,6 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coatcheck import SyncSessions
+from coatcheck.asgi import SessionMiddleware
 from coatcheck.errors import (
     ConfigurationError,
     ResponseStarted,
@@ -171,6 +172,30 @@ def test_a_change_in_a_stream_is_found_at_every_save(memory: Face) -> None:
         assert not session._work.settled, "or a stream would not look for changes before it sends on"
         memory.save(session)
         assert memory.stored(token) == {"visits": number}
+
+
+def test_a_change_between_two_chunks_of_a_stream_is_stored_before_the_second_leaves() -> None:
+    face = Face("async", "memory://")
+    token = face.new(visits=1)
+    stored_when_sent: list[Any] = []
+
+    async def app(scope: Any, _receive: Any, send: Any) -> None:
+        data = shop.of(scope["session"])
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        for number in range(2, 5):
+            data.visits = number
+            await send({"type": "http.response.body", "body": b"x", "more_body": number < 4})
+
+    async def receive() -> Any: ...
+
+    async def send(message: Any) -> None:
+        async with face.sessions.open(token) as session:
+            stored_when_sent.append(session["visits"])
+
+    headers = [(b"cookie", f"__Host-session={token}".encode())]
+    scope = {"type": "http", "path": "/", "headers": headers, "scheme": "https", "method": "GET"}
+    face.run(SessionMiddleware(app, face.sessions)(scope, receive, send))
+    assert stored_when_sent == [1, 2, 3, 4]
 
 
 class Partial(TypedDict, total=False):
