@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import logging
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
@@ -992,6 +994,15 @@ def test_a_type_that_can_not_be_a_sessions_is_refused_when_the_schema_is_built(
 ) -> None:
     with pytest.raises(ConfigurationError, match=message):
         SessionSchema(declared_type)
+
+
+def test_pydantic_is_imported_only_for_its_models() -> None:
+    program = (
+        "import dataclasses, sys; from coatcheck.typed import SessionSchema\n"
+        "SessionSchema(dataclasses.make_dataclass('Shop', [('visits', int, 0)]))\n"
+        "assert 'pydantic' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
 
 
 def test_settings_that_can_not_work_are_refused() -> None:
