@@ -7,6 +7,7 @@ import logging
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any
@@ -34,6 +35,7 @@ from coatcheck.errors import ConfigurationError, LoginRequired, StoreUnavailable
 from coatcheck.integrations.fastapi import (
     CurrentSession,
     CurrentUser,
+    FromSession,
     OptionalUser,
     RequireLogin,
     RequireRecentLogin,
@@ -43,6 +45,7 @@ from coatcheck.integrations.fastapi import (
 )
 from coatcheck.stores.memory import MemoryStore
 from coatcheck.testing import FailingStore, ManualClock
+from coatcheck.typed import SessionSchema
 
 KEY = "a secret key for tests, 32 bytes or more"
 PROGRAM = {"accept": "application/json"}
@@ -155,6 +158,27 @@ def test_a_lazy_session_that_nobody_asks_for_is_not_read(load: str, calls: list[
     store.calls.clear()
     shop.get("/")
     assert store.calls == calls
+
+
+@dataclass
+class Basket:
+    items: list[str] = field(default_factory=list)
+
+
+@pytest.mark.parametrize("load", ["eager", "lazy"])
+def test_a_parameter_is_given_the_session_as_its_type_and_changes_of_it_are_stored(load: str) -> None:
+    shop = Shop(load=load)
+
+    @shop.app.get("/{item}")
+    def put_in(
+        item: str, basket: Annotated[Basket, FromSession(SessionSchema(Basket))], session: CurrentSession
+    ) -> list[str]:
+        basket.items.append(item)
+        assert session["items"] == basket.items
+        return basket.items
+
+    assert [shop.get(f"/{item}").json() for item in ("pen", "ink")] == [["pen"], ["pen", "ink"]]
+    assert "requestBody" not in shop.openapi()["paths"]["/{item}"]["get"]
 
 
 def test_without_sessions_the_application_is_told_what_is_missing() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Annotated, assert_type
 
@@ -18,6 +19,7 @@ from coatcheck.integrations import starlette
 from coatcheck.integrations.fastapi import (
     CurrentSession,
     CurrentUser,
+    FromSession,
     OptionalUser,
     RequireLogin,
     RequireRecentLogin,
@@ -25,6 +27,7 @@ from coatcheck.integrations.fastapi import (
     current_session,
     current_user,
 )
+from coatcheck.typed import SessionSchema
 
 sessions = Sessions("redis://localhost:6379/0", secret_keys=["newest"])
 app = FastAPI()
@@ -43,6 +46,11 @@ RequireRecentLogin()  # type: ignore[call-arg]
 app.dependency_overrides = {current_user: lambda: "alice", current_session: lambda: None}
 
 
+@dataclass
+class Basket:
+    items: list[str]
+
+
 async def name_of(user_id: CurrentUser) -> str:
     assert_type(user_id, str)
     return user_id
@@ -50,12 +58,15 @@ async def name_of(user_id: CurrentUser) -> str:
 
 @router.get("/")
 async def show(
+    *,
     session: CurrentSession,
     user_id: CurrentUser,
     anybody: OptionalUser,
     lately: Annotated[str, RequireRecentLogin(within=timedelta(minutes=10))],
     name: Annotated[str, Depends(name_of)],
+    basket: Annotated[Basket, FromSession(SessionSchema(Basket))],
 ) -> None:
+    assert_type(basket, Basket)
     assert_type(session, Session)
     assert_type(user_id, str)
     assert_type(anybody, str | None)

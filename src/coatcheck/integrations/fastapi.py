@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from copy import deepcopy
 from datetime import timedelta
 from functools import partial
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, TypeVar
 
 from coatcheck import guard
 from coatcheck.config import CookieConfig
@@ -20,6 +20,7 @@ from coatcheck.integrations import starlette
 from coatcheck.mounting import Load
 from coatcheck.outage import WhileDown
 from coatcheck.sessions import Session, Sessions
+from coatcheck.typed import SessionSchema
 
 try:
     from fastapi import Depends, FastAPI, Security, params
@@ -30,6 +31,8 @@ try:
 except ImportError as error:
     _feature = "The adapter to FastAPI"
     raise MissingExtra(_feature, "fastapi") from error
+
+T = TypeVar("T")
 
 _SCHEME: Final = "SessionCookie"
 """The name of the security scheme in OpenAPI documents."""
@@ -127,6 +130,23 @@ CurrentUser = Annotated[str, Security(current_user)]
 """The type of a parameter that is given the user ID of whoever is logged in. Nobody else reaches the operation."""
 
 
+def FromSession(schema: SessionSchema[T]) -> params.Depends:  # noqa: N802 (named like Depends, among which it stands)
+    """Give the session as an instance of its type.
+
+    Args:
+        schema: the type, see `coatcheck.typed`.
+
+    Example:
+        ShopData = Annotated[ShopSession, FromSession(SessionSchema(ShopSession))]
+    """
+
+    async def typed(session: CurrentSession) -> T:
+        return schema.of(session)
+
+    dependency: params.Depends = Depends(typed)
+    return dependency
+
+
 async def _user_if_any(session: CurrentSession) -> str | None:
     return session.user_id
 
@@ -135,7 +155,7 @@ OptionalUser = Annotated[str | None, Depends(_user_if_any)]
 """The type of a parameter that is given the user ID of whoever is logged in, or None."""
 
 
-def RequireLogin() -> params.Depends:  # noqa: N802 (named like Depends, among which it stands)
+def RequireLogin() -> params.Depends:  # noqa: N802
     """Let only those who are logged in reach a route, a router or an application.
 
     Example:
