@@ -244,12 +244,31 @@ def test_an_upload_is_not_read_to_its_end_for_a_token() -> None:
             sent += 50_000
 
     assert shop.request("POST", "/buy", content=pieces(), headers=headers).status_code == 403
-    assert sent <= SEARCHED_BYTES + 50_000
+    assert sent <= 2 * (SEARCHED_BYTES + 50_000)
     assert shop.request("POST", "/buy", content=body, headers=headers).status_code == 403
     whole = {**headers, "x-csrf-token": token}
     assert shop.request("POST", "/buy", content=body, headers=whole).text == str(len(body))
     short = body.replace(b"x" * 500_000, b"x" * 5_000)
     assert shop.request("POST", "/buy", content=short, headers=headers).status_code == 200
+    shop.close()
+
+
+@pytest.mark.parametrize("headers", [{"origin": "https://evil.test"}, {"x-csrf-token": "A" * 64}, {}])
+def test_a_refused_form_is_read_to_its_end_if_it_is_short(headers: dict[str, str]) -> None:
+    """Else some servers close the connection, and the client's next request fails."""
+    shop = ASGIShop()
+    log_in(shop)
+    sent = 0
+
+    async def pieces() -> AsyncIterator[bytes]:
+        nonlocal sent
+        for _ in range(10):
+            yield b"x=y&" * 100
+            sent += 1
+
+    form = {"content-type": "application/x-www-form-urlencoded"}
+    assert shop.request("POST", "/buy", content=pieces(), headers={**form, **headers}).status_code == 403
+    assert sent == 10
     shop.close()
 
 
