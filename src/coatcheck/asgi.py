@@ -230,7 +230,7 @@ def require_login(
             return
         session: Session = scope[name]
         await session.load()
-        refusal = guard.refusal(session, _request(scope))
+        refusal = guard.refusal(session, request_of(scope))
         if refusal is None:
             await app(scope, receive, send)
         elif scope["type"] == "websocket":
@@ -243,7 +243,8 @@ def require_login(
     return guarded
 
 
-def _request(scope: Scope) -> Request:
+def request_of(scope: Scope) -> Request:
+    """Give what a guard has to know of a request."""
     target: str = scope.get("raw_path", scope["path"].encode()).decode("latin-1")
     if scope.get("query_string"):
         target += "?" + scope["query_string"].decode("latin-1")

@@ -117,7 +117,7 @@ def require_login(
     guard = Guard(login_path=login_path, within=within)
 
     def guarded(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        refusal = guard.refusal(environ[environ_key], _request(environ))
+        refusal = guard.refusal(environ[environ_key], request_of(environ))
         if refusal is None:
             return app(environ, start_response)
         status = HTTPStatus(refusal.status)
@@ -127,7 +127,8 @@ def require_login(
     return guarded
 
 
-def _request(environ: WSGIEnvironment) -> Request:
+def request_of(environ: WSGIEnvironment) -> Request:
+    """Give what a guard has to know of a request."""
     # PEP 3333: the path is decoded as Latin-1 and no longer percent-encoded.
     path = quote((environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")).encode("latin-1", "replace"))
     query = environ.get("QUERY_STRING", "")
