@@ -14,7 +14,7 @@ from typing import Any, Final, TypeAlias
 from coatcheck import outage
 from coatcheck.devices import Device
 from coatcheck.errors import ConfigurationError, StoreUnavailable
-from coatcheck.guard import Guard, Request
+from coatcheck.guard import Guard, Refusal, Request
 from coatcheck.headers import BYTES
 from coatcheck.mounting import Load, claim_cookie, is_eager
 from coatcheck.outage import WhileDown
@@ -233,35 +233,42 @@ def require_login(
         refusal = guard.refusal(session, request_of(scope))
         if refusal is None:
             await app(scope, receive, send)
-        elif scope["type"] == "websocket":
-            await send({"type": "websocket.close", "code": _POLICY_VIOLATION, "reason": "Log in first"})
         else:
-            headers = [(key.encode("ascii"), value.encode("ascii")) for key, value in refusal.headers]
-            await send({"type": _HTTP_START, "status": refusal.status, "headers": headers})
-            await send({"type": "http.response.body", "body": refusal.body})
+            await send_refusal(scope, send, refusal, "Log in first")
 
     return guarded
 
 
+async def send_refusal(scope: Scope, send: Send, refusal: Refusal, reason: str = "") -> None:
+    """Answer a request that may not pass. A WebSocket's handshake is refused; `reason` is for those who log it."""
+    if scope["type"] == "websocket":
+        await send({"type": "websocket.close", "code": _POLICY_VIOLATION, "reason": reason})
+        return
+    headers = [(key.encode("ascii"), value.encode("ascii")) for key, value in refusal.headers]
+    await send({"type": _HTTP_START, "status": refusal.status, "headers": headers})
+    await send({"type": "http.response.body", "body": refusal.body})
+
+
 def request_of(scope: Scope) -> Request:
-    """Give what a guard has to know of a request."""
+    """Give what guards have to know of a request."""
     target: str = scope.get("raw_path", scope["path"].encode()).decode("latin-1")
     if scope.get("query_string"):
         target += "?" + scope["query_string"].decode("latin-1")
     return Request(
         scope.get("method", "GET"),
         target,
-        _header(scope["headers"], b"accept"),
-        _header(scope["headers"], b"sec-fetch-mode"),
+        header_of(scope["headers"], b"accept"),
+        header_of(scope["headers"], b"sec-fetch-mode"),
     )
 
 
-def _header(headers: Headers, wanted: bytes) -> str:
+def header_of(headers: Headers, wanted: bytes) -> str:
+    """Give a header's value; of several, all with commas between; an empty text if there is none."""
     return ", ".join(value.decode("latin-1") for name, value in headers if name == wanted)
 
 
 def _device(headers: Headers, client: Sequence[Any] | None) -> Device:
-    return Device(_header(headers, b"user-agent"), client[0] if client else None)
+    return Device(header_of(headers, b"user-agent"), client[0] if client else None)
 
 
 async def _refuse(scope: Scope, send: Send, set_cookie: str | None) -> None:

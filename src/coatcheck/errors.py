@@ -86,6 +86,15 @@ class RecentLoginRequired(LoginRequired):
         super().__init__("Log in again: it has been too long since the last time")
 
 
+class CsrfRefused(SessionError, PermissionError):
+    """A request was not sent by a page of this site, as far as can be told. See `coatcheck.csrf`."""
+
+    def __init__(self, message: str, code: str) -> None:
+        super().__init__(message)
+        self.code = code
+        """csrf_origin, csrf_token_missing or csrf_token_wrong."""
+
+
 class TooManySessions(SessionError, RuntimeError):
     """A user has as many sessions as `max_sessions_per_user` allows, and `when_full` is "refuse"."""
 

@@ -111,11 +111,11 @@ class Guard:
         """Give the answer to a request for which a guard has raised."""
         if not request.is_browsing():
             body = json.dumps({"error": error.code, "message": str(error)}).encode()
-            return Refusal(401, _headers("application/json", body), body)
+            return Refusal(401, text_headers("application/json", body), body)
         target = request.target if request.method in ("GET", "HEAD") else ""
         following = safe_next(target, "")
         location = self.login_path + (f"?next={quote(following, safe='')}" if following else "")
-        return Refusal(303, (*_headers("text/plain; charset=utf-8", b""), ("location", location)), b"")
+        return Refusal(303, (*text_headers("text/plain; charset=utf-8", b""), ("location", location)), b"")
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,5 +136,6 @@ class Request:
         return "text/html" in kinds or not any(kind == "application/json" or kind.endswith("+json") for kind in kinds)
 
 
-def _headers(content_type: str, body: bytes) -> tuple[tuple[str, str], ...]:
+def text_headers(content_type: str, body: bytes) -> tuple[tuple[str, str], ...]:
+    """Give the headers of an answer that is not for caches."""
     return (("content-type", content_type), ("content-length", str(len(body))), ("cache-control", "no-store"))

@@ -21,6 +21,11 @@ def is_eager(load: Load) -> bool:
     return load == "eager"
 
 
+def is_below(path: str, start: str) -> bool:
+    """Tell whether a path is `start`, or below it."""
+    return path == start or path.startswith(start if start.endswith("/") else start + "/")
+
+
 def claim_cookie(request: MutableMapping[str, Any], cookie: str) -> None:
     """Note in a request's scope or environ that a middleware uses a cookie.
 

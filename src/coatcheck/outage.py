@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Final, Literal, TypeAlias, get_args
 
 from coatcheck.errors import ConfigurationError, StoreUnavailable
+from coatcheck.mounting import is_below
 
 WhileDown: TypeAlias = Literal["refuse", "continue"]
 
@@ -49,7 +50,7 @@ class Routes:
     def go_on(self, path: str) -> bool:
         """Tell whether a request for this path goes on."""
         for start, rule in self._rules:
-            if path == start or path.startswith(start if start.endswith("/") else start + "/"):
+            if is_below(path, start):
                 return rule == "continue"
         return False
 

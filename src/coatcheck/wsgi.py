@@ -18,7 +18,7 @@ from urllib.parse import quote
 from coatcheck import outage
 from coatcheck.devices import Device
 from coatcheck.errors import ConfigurationError, StoreUnavailable
-from coatcheck.guard import Guard, Request
+from coatcheck.guard import Guard, Refusal, Request
 from coatcheck.headers import TEXT
 from coatcheck.mounting import Load, claim_cookie, is_eager
 from coatcheck.outage import WhileDown
@@ -80,8 +80,7 @@ class SessionMiddleware:
         cookies = [] if header is None else [header.encode("latin-1", "replace")]
         session = self._sessions.begin(cookies, _device_of(environ))
         if not self._routes.are_all_refused:
-            path = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
-            session._work.may_go_on = self._routes.go_on(path)
+            session._work.may_go_on = self._routes.go_on(path_of(environ))
         response = _Response(self._sessions, session, start_response, self._outages)
         try:
             if self._is_eager:
@@ -118,19 +117,28 @@ def require_login(
 
     def guarded(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         refusal = guard.refusal(environ[environ_key], request_of(environ))
-        if refusal is None:
-            return app(environ, start_response)
-        status = HTTPStatus(refusal.status)
-        start_response(f"{status} {status.phrase}", list(refusal.headers))
-        return [refusal.body]
+        return app(environ, start_response) if refusal is None else start_refusal(refusal, start_response)
 
     return guarded
 
 
+def start_refusal(refusal: Refusal, start_response: StartResponse) -> list[bytes]:
+    """Answer a request that may not pass."""
+    status = HTTPStatus(refusal.status)
+    start_response(f"{status} {status.phrase}", list(refusal.headers))
+    return [refusal.body]
+
+
+def path_of(environ: WSGIEnvironment) -> str:
+    """Give the whole path of a request, as PEP 3333 has it: Latin-1, and no longer percent-encoded."""
+    path: str = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
+    return path
+
+
 def request_of(environ: WSGIEnvironment) -> Request:
-    """Give what a guard has to know of a request."""
+    """Give what guards have to know of a request."""
     # PEP 3333: the path is decoded as Latin-1 and no longer percent-encoded.
-    path = quote((environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")).encode("latin-1", "replace"))
+    path = quote(path_of(environ).encode("latin-1", "replace"))
     query = environ.get("QUERY_STRING", "")
     return Request(
         environ["REQUEST_METHOD"],
