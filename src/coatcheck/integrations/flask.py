@@ -20,7 +20,6 @@ from flask import Flask, Response, current_app, request, url_for
 from flask.sessions import SessionInterface, SessionMixin
 
 from coatcheck import outage
-from coatcheck.csrf.wsgi import CsrfMiddleware
 from coatcheck.errors import LoginRequired, StoreUnavailable
 from coatcheck.integrations._pallets import (
     Extension,
@@ -60,6 +59,8 @@ class Coatcheck(Extension[Flask, SyncSessions]):
     def _install(self, app: Flask, sessions: SyncSessions, settings: Settings) -> None:
         inner: Any = app.wsgi_app
         if settings.csrf is not None:
+            from coatcheck.csrf.wsgi import CsrfMiddleware  # needs the extra csrf
+
             inner = CsrfMiddleware(inner, **settings.csrf)
             give_templates_the_csrf_token(app, session)
         outer: Any = SessionMiddleware(inner, sessions, **settings.middleware)

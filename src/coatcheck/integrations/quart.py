@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from coatcheck import outage
 from coatcheck.asgi import SessionMiddleware, request_of
-from coatcheck.csrf.asgi import CsrfMiddleware
 from coatcheck.errors import LoginRequired, MissingExtra, StoreUnavailable
 from coatcheck.sessions import Session, Sessions
 
@@ -71,6 +70,8 @@ class Coatcheck(Extension[Quart, Sessions]):
     def _install(self, app: Quart, sessions: Sessions, settings: Settings) -> None:
         inner: Any = app.asgi_app
         if settings.csrf is not None:
+            from coatcheck.csrf.asgi import CsrfMiddleware  # needs the extra csrf
+
             inner = CsrfMiddleware(inner, **settings.csrf)
             give_templates_the_csrf_token(app, session)
         outer: Any = SessionMiddleware(inner, sessions, **settings.middleware)
