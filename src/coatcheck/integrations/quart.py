@@ -12,6 +12,7 @@ Example:
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -164,8 +165,11 @@ async def _send_to_login(error: LoginRequired) -> Response | None:
 
 
 async def _refuse(error: StoreUnavailable) -> Response | None:
-    installed_in(current_app).outages.report(error)
+    installed = installed_in(current_app)
+    installed.outages.report(error)
     if has_websocket_context():
+        with suppress(StoreUnavailable):  # or the changes that failed would be tried again before the close leaves
+            await installed.sessions.abandon(session)
         await websocket.close(_TRY_AGAIN_LATER, "Try again later")
         return None
     return Response(outage.BODY, 503, dict(outage.HEADERS))
