@@ -7,10 +7,10 @@ import secrets
 import sys
 from typing import Any
 
-import pages
 from quart import Quart, Response, flash, get_flashed_messages, redirect, request
 from werkzeug.wrappers import Response as Redirect
 
+import pages
 from coatcheck.csrf import csrf_field
 from coatcheck.guard import safe_next
 from coatcheck.integrations.quart import Coatcheck, login_required, session
