@@ -796,6 +796,7 @@ def test_test_request_context_begins_and_stores_a_session_of_its_own(app: Flask)
         response = app.process_response(flask.Response())
     assert response.headers["Set-Cookie"].startswith("__Host-session=")
     assert (response.headers["Vary"], response.headers["Cache-Control"]) == ("Cookie", "no-store")
+    assert response.headers.getlist("Content-Type") == ["text/html; charset=utf-8"]
     assert len(sessions_of(app).for_user("alice")) == 1
     with app.test_request_context():
         session.login("bob")

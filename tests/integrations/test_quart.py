@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
+from types import MethodType
 from typing import Any
 
 import httpx
@@ -257,8 +258,22 @@ async def test_guarded_view_sends_browsers_to_the_login_and_tells_programs_in_an
     async def below() -> str:
         return "secret"
 
+    def forgetful(view: Callable[[], Awaitable[str]]) -> Callable[[], Awaitable[str]]:
+        async def wrapped() -> str:
+            return await view()
+
+        return wrapped
+
+    @login_required
+    async def secret() -> str:
+        return "secret"
+
+    paths = ["/above", "/below"]
+    if load == "eager":  # a lazy session would have to be loaded by `forgetful`
+        app.add_url_rule("/wrapped", "wrapped", forgetful(secret))
+        paths.append("/wrapped")
     client = await logged_in(app)
-    for path in ("/above", "/below"):
+    for path in paths:
         sent = await app.test_client().get(f"{path}?tab=1")
         assert (sent.status_code, sent.headers["Location"]) == (303, f"/login?next=%2F{path[1:]}%3Ftab%3D1")
         told = await app.test_client().get(path, headers=PROGRAM)
@@ -366,11 +381,18 @@ async def test_websocket_has_the_session_and_stores_before_it_says_so(app: Quart
             assert await text_of(client.get("/all")) == f'{{"last":"message {number}","n":{number}}}\n'
 
 
-async def test_guarded_websocket_is_refused_to_strangers(app: Quart) -> None:
+async def test_guarded_websocket_is_refused_to_strangers_in_any_order_of_decorators(app: Quart) -> None:
     add_socket(app)
-    with pytest.raises((WebsocketResponseError, WebsocketDisconnectError)):
-        async with app.test_client().websocket("/ws") as connection:
-            await connection.receive()
+
+    @login_required
+    @app.websocket("/above")
+    async def above() -> None:
+        await websocket.send("secret")
+
+    for path in ("/ws", "/above"):
+        with pytest.raises((WebsocketResponseError, WebsocketDisconnectError)):
+            async with app.test_client().websocket(path) as connection:
+                await connection.receive()
 
 
 async def test_websocket_is_refused_while_the_store_is_down() -> None:
@@ -435,6 +457,23 @@ async def test_test_request_context_begins_and_stores_a_session_of_its_own(app: 
         session.login("bob")
         assert "Set-Cookie" not in (await app.process_response(Response("", 500))).headers
     assert await sessions_of(app).for_user("bob") == []
+
+
+async def test_websocket_is_stored_also_where_the_middleware_was_taken_away(app: Quart) -> None:
+    @app.websocket("/ws")
+    async def count() -> None:
+        session.increment("n")
+        await websocket.send("counted")
+
+    client = await logged_in(app)
+    with_middleware = app.asgi_app
+    app.asgi_app = MethodType(Quart.asgi_app, app)  # type: ignore[method-assign]
+    async with client.websocket("/ws") as connection:
+        assert await connection.receive() == "counted"
+        with pytest.raises(WebsocketDisconnectError):
+            await connection.receive()
+    app.asgi_app = with_middleware  # type: ignore[method-assign]
+    assert await text_of(client.get("/all")) == '{"n":1}\n'
 
 
 # --- on a real server -------------------------------------------------------------------------------------------------
