@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -575,6 +577,12 @@ def test_lazy_load_reads_nothing_for_a_page_that_does_not_ask() -> None:
     assert store.calls == []
     assert client.get("/who").text == "alice"
     assert store.calls == ["load"]
+
+
+def test_missing_framework_is_an_error_that_names_the_extra() -> None:
+    program = "import sys; sys.modules['flask'] = None; import coatcheck.integrations.flask"
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert "pip install 'coatcheck[flask]'" in result.stderr
 
 
 # --- guards -----------------------------------------------------------------------------------------------------------

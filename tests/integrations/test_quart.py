@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import subprocess
+import sys
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
@@ -234,6 +236,12 @@ async def test_setting_that_can_not_work_is_named_when_the_application_is_made()
 async def test_flasks_cookie_settings_count_where_somebody_has_chosen_them() -> None:
     config = sessions_of(make_app(SESSION_COOKIE_NAME="shop", SESSION_COOKIE_SAMESITE="Strict")).config
     assert config.cookie == CookieConfig(name="shop", same_site="strict", persistent=False)
+
+
+def test_missing_framework_is_an_error_that_names_the_extra() -> None:
+    program = "import sys; sys.modules['quart'] = None; import coatcheck.integrations.quart"
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert "pip install 'coatcheck[quart]'" in result.stderr
 
 
 # --- guards -----------------------------------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 """What Flask and Quart have in common: settings, the extension, the face of the session, and guards.
 
-Quart builds on Flask, so this module may import Flask. What differs between them is in `flask` and `quart`.
+Quart builds on Flask, so this module imports Flask. What differs between them is in `flask` and `quart`.
 """
 
 from __future__ import annotations
@@ -14,23 +14,19 @@ from datetime import timedelta
 from functools import partial, wraps
 from typing import Any, Final, Generic, TypeVar, cast
 
+from flask.sansio.app import App
+from flask.sessions import SessionMixin
+from werkzeug.datastructures import Headers
+
 from coatcheck.config import MIN_SECRET_KEY_BYTES, CookieConfig
 from coatcheck.csrf import csrf_field, csrf_token
-from coatcheck.errors import ConfigurationError, MissingExtra
+from coatcheck.errors import ConfigurationError
 from coatcheck.guard import Guard, require_login, require_recent_login
 from coatcheck.headers import TEXT
 from coatcheck.outage import OutageLog
 from coatcheck.session import FLASH_KEY, BaseSession
 from coatcheck.sessions import Sessions, SyncSessions
 from coatcheck.stores.protocol import HasTokens
-
-try:
-    from flask.sansio.app import App
-    from flask.sessions import SessionMixin
-    from werkzeug.datastructures import Headers
-except ImportError as error:
-    feature = "coatcheck.integrations.flask"
-    raise MissingExtra(feature, "flask") from error
 
 AppT = TypeVar("AppT", bound=App)
 SessionsT = TypeVar("SessionsT", Sessions, SyncSessions)

@@ -15,12 +15,19 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, cast
 
-import flask
-from flask import Flask, Response, current_app, request, url_for
-from flask.sessions import SessionInterface, SessionMixin
-
 from coatcheck import outage
-from coatcheck.errors import LoginRequired, StoreUnavailable
+from coatcheck.errors import LoginRequired, MissingExtra, StoreUnavailable
+from coatcheck.sessions import SyncSession, SyncSessions
+from coatcheck.wsgi import ENVIRON_KEY, SessionMiddleware, request_of
+
+try:
+    import flask
+    from flask import Flask, Response, current_app, request, url_for
+    from flask.sessions import SessionInterface, SessionMixin
+except ImportError as error:
+    feature = "coatcheck.integrations.flask"
+    raise MissingExtra(feature, "flask") from error
+
 from coatcheck.integrations._pallets import (
     Extension,
     FlaskFace,
@@ -34,8 +41,6 @@ from coatcheck.integrations._pallets import (
     guards_of,
     installed_in,
 )
-from coatcheck.sessions import SyncSession, SyncSessions
-from coatcheck.wsgi import ENVIRON_KEY, SessionMiddleware, request_of
 
 if TYPE_CHECKING:
     from flask.wrappers import Request
