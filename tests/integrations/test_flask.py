@@ -16,7 +16,6 @@ from uuid import UUID
 import flask
 import httpx
 import pytest
-from failing_stores import SyncFailingStore
 from flask import Flask, copy_current_request_context, flash, get_flashed_messages, request, stream_with_context
 from flask.testing import FlaskClient
 from flask.views import MethodView
@@ -28,7 +27,7 @@ from werkzeug.test import TestResponse
 from coatcheck import CookieConfig, Sessions, SyncSessions
 from coatcheck.errors import ConfigurationError, LoginRequired, StoreUnavailable, UnsupportedValue
 from coatcheck.integrations.flask import Coatcheck, FlaskSession, login_required, recent_login_required, session
-from coatcheck.testing import ManualClock
+from coatcheck.testing import ManualClock, SyncFailingStore
 
 KEY = "a secret key for tests, 32 bytes or more"
 BROWSER = {"Accept": "text/html"}
@@ -706,11 +705,11 @@ def test_while_the_store_is_down_the_answer_is_503_and_nobody_is_logged_out(load
     route(app, lambda: str(session.user_id))
     route(app, lambda: "hello", "/open")
     client = logged_in(app)
-    store.fails = {"load"}
+    store.fail("load")
     response = client.get("/")
     assert (response.status_code, response.headers["Retry-After"], cookie_in(response)) == (503, "5", None)
     assert app.test_client().get("/open").text == "hello"
-    store.fails = set()
+    store.recover()
     assert client.get("/").text == "alice"
 
 
@@ -719,7 +718,7 @@ def test_change_that_can_not_be_stored_is_answered_by_503(app: Flask) -> None:
     app = make_app(COATCHECK_STORE=store)
     route(app, lambda: session.update(a=1))
     client = logged_in(app)
-    store.fails = {"update"}
+    store.fail("update")
     assert client.get("/").status_code == 503
 
 
@@ -728,14 +727,14 @@ def test_outage_that_a_view_meets_is_503_and_can_be_answered_otherwise(caplog: p
     app = make_app(COATCHECK_STORE=store)
     route(app, steps(lambda: session.update(a=1), lambda: session.save()))
     client = logged_in(app)
-    store.fails = {"update"}
+    store.fail("update")
     response = client.get("/")
     assert (response.status_code, response.headers["Retry-After"]) == (503, "5")
-    assert "The store can't be used, so a request is answered by 503: out of reach" in caplog.text
+    assert "The store can't be used, so a request is answered by 503: the test made update() fail" in caplog.text
     own = make_app(COATCHECK_STORE=store)
     own.register_error_handler(StoreUnavailable, lambda error: ("own page", 503))
     route(own, steps(lambda: session.update(a=1), lambda: session.save()))
-    store.fails = {"create"}
+    store.fail("create")
     assert own.test_client().get("/").text == "own page"
 
 
@@ -745,7 +744,7 @@ def test_pages_go_on_without_the_store_where_that_is_chosen() -> None:
     route(app, lambda: f"{session.is_available} {session.user_id}", "/shop")
     app.add_url_rule("/shop/account", view_func=login_required(lambda: "secret"))
     client = logged_in(app)
-    store.fails = {"load"}
+    store.fail("load")
     assert client.get("/shop").text == "False None"
     assert client.get("/shop/account").status_code == 503
     assert client.get("/elsewhere").status_code == 503

@@ -16,7 +16,6 @@ import httpx
 import pytest
 import quart
 import websockets
-from failing_stores import FailingStore
 from markupsafe import Markup
 from quart import Quart, Response, flash, get_flashed_messages, render_template_string, request, websocket
 from quart.testing import WebsocketResponseError
@@ -27,7 +26,7 @@ from websockets.exceptions import InvalidStatus
 from coatcheck import CookieConfig, Sessions, SyncSessions
 from coatcheck.errors import ConfigurationError, LoginRequired
 from coatcheck.integrations.quart import Coatcheck, QuartSession, login_required, recent_login_required, session
-from coatcheck.testing import ManualClock
+from coatcheck.testing import FailingStore, ManualClock
 
 pytestmark = pytest.mark.anyio
 
@@ -342,12 +341,14 @@ async def test_while_the_store_is_down_the_answer_is_503_and_nobody_is_logged_ou
     store = FailingStore()
     app = make_app(COATCHECK_STORE=store)
     client = await logged_in(app)
-    for call, path in (("load", "/who"), ("update", "/login")):
-        store.fails = {call}
+    calls: list[tuple[Any, str]] = [("load", "/who"), ("update", "/login")]
+    for call, path in calls:
+        store.recover()
+        store.fail(call)
         response = await client.get(path)
         assert (response.status_code, response.headers["Retry-After"]) == (503, "5")
         assert "Set-Cookie" not in response.headers
-    store.fails = set()
+    store.recover()
     assert await text_of(client.get("/who")) == "alice"
 
 
@@ -361,10 +362,10 @@ async def test_outage_that_a_view_meets_is_503(caplog: pytest.LogCaptureFixture)
         await session.save()
         return ""
 
-    store.fails = {"create"}
+    store.fail("create")
     response = await app.test_client().get("/")
     assert (response.status_code, response.headers["Retry-After"]) == (503, "5")
-    assert "The store can't be used, so a request is answered by 503: out of reach" in caplog.text
+    assert "The store can't be used, so a request is answered by 503: the test made create() fail" in caplog.text
 
 
 # --- WebSockets -------------------------------------------------------------------------------------------------------
@@ -408,7 +409,7 @@ async def test_websocket_is_refused_while_the_store_is_down() -> None:
     app = make_app(COATCHECK_STORE=store)
     add_socket(app)
     client = await logged_in(app)
-    store.fails = {"load"}
+    store.fail("load")
     with pytest.raises((WebsocketResponseError, WebsocketDisconnectError)):
         async with client.websocket("/ws") as connection:
             await connection.receive()
@@ -427,7 +428,7 @@ async def test_websocket_that_meets_an_outage_is_told_to_try_again_later() -> No
 
     client = await logged_in(app)
     async with client.websocket("/ws") as connection:
-        store.fails = {"update"}
+        store.fail("update")
         await connection.send("go")
         with pytest.raises(WebsocketDisconnectError) as caught:
             await connection.receive()
