@@ -575,6 +575,10 @@ class Lifecycle:
             client_address=self._client_address,
         )
 
+    def is_persistent(self, work: WorkingCopy) -> bool:
+        """Tell whether the session's cookie outlives the browser."""
+        return self._persistent if work.remember is None else work.remember
+
     def revoke(self, store_key: str, owner: str | None = None) -> Steps[Event | None]:
         """End a session by its handle, wherever it is, also one that is about to be stored.
 
@@ -681,7 +685,7 @@ class Lifecycle:
         """Give the Set-Cookie value that is due after a commit, once."""
         if work.issues_cookie:
             work.issues_cookie = work.cookie_is_stale = False
-            persistent = self._persistent if work.remember is None else work.remember
+            persistent = self.is_persistent(work)
             # Rounded up, because Max-Age=0 would delete the cookie that it sets.
             max_age_s = -(-self.keeper.time_left_ms(work.stored.created_at_ms) // 1000) if persistent else None
             return self._cookies.issue(self.token(work), max_age_s)

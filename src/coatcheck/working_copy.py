@@ -570,6 +570,12 @@ class WorkingCopy:
                 patch[key] = change
         return patch
 
+    def has_changes(self) -> bool:
+        """Tell whether there is anything to commit, other than that the session is used."""
+        remembered = None if self.record is None else self.record.remember
+        is_kept = self.predecessor is None and not self.login_is_new and self.remember is remembered
+        return bool(self.destroyed) or not is_kept or bool(self.patch())
+
     def _shows_only_what_can_not_change(self) -> bool:
         return not self.views and values.IMMUTABLE.issuperset(map(type, self._live.values()))
 
@@ -590,8 +596,7 @@ class WorkingCopy:
         """What is to be stored can't be: go on if that was only that the session is used, or else raise the error."""
         if self.standing is Standing.UNAVAILABLE:
             raise error  # what was changed in a view can't be stored
-        is_changed = self.destroyed or self.login_is_new or self.predecessor is not None or self.patch()
-        if not self.may_go_on or is_changed or self.record is None or self.remember is not self.record.remember:
+        if not self.may_go_on or self.record is None or self.has_changes():
             raise error
         self.outage = error
 
