@@ -104,10 +104,11 @@ class Guard:
             else:
                 require_recent_login(session, within=self.within)
         except LoginRequired as error:
-            return self._answer(error, request)
+            return self.answer(error, request)
         return None
 
-    def _answer(self, error: LoginRequired, request: Request) -> Refusal:
+    def answer(self, error: LoginRequired, request: Request) -> Refusal:
+        """Give the answer to a request for which a guard has raised."""
         if not request.is_browsing():
             body = json.dumps({"error": error.code, "message": str(error)}).encode()
             return Refusal(401, text_headers("application/json", body), body)
