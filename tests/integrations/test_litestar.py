@@ -30,13 +30,14 @@ from litestar.exceptions import WebSocketDisconnect
 from litestar.middleware.session.server_side import ServerSideSessionConfig
 from litestar.plugins.jinja import JinjaTemplateEngine
 from litestar.response import Redirect, Stream, Template
+from litestar.security.session_auth import SessionAuth
 from litestar.template import TemplateConfig
 from litestar.testing import AsyncTestClient, TestClient, create_test_client
 from serving import serve_asgi
 
 from coatcheck import CookieConfig, Session, Sessions, SyncSessions
 from coatcheck.csrf import csrf_token
-from coatcheck.errors import ConfigurationError, RecordTooLarge, SessionNotLoaded
+from coatcheck.errors import ConfigurationError, LoginRequired, RecordTooLarge, SessionNotLoaded
 from coatcheck.guard import require_login
 from coatcheck.integrations.litestar import (
     CoatcheckPlugin,
@@ -410,8 +411,12 @@ async def test_async_test_client_works(site: Site) -> None:
 def test_what_would_be_in_each_others_way_is_refused_when_the_application_is_made(site: Site) -> None:
     with pytest.raises(ConfigurationError, match="dependency 'session'"):
         Litestar([], plugins=[site.plugin], dependencies={"session": Provide(dict, sync_to_thread=False)})
-    with pytest.raises(ConfigurationError, match="own session middleware"):
-        Litestar([], plugins=[site.plugin], middleware=[ServerSideSessionConfig().middleware])
+    auth: SessionAuth[Any, Any] = SessionAuth(
+        retrieve_user_handler=lambda *_: None, session_backend_config=ServerSideSessionConfig()
+    )
+    for others in ({"middleware": [ServerSideSessionConfig().middleware]}, {"on_app_init": [auth.on_app_init]}):
+        with pytest.raises(ConfigurationError, match="own sessions"):
+            Litestar([ignore], plugins=[site.plugin], openapi_config=None, **cast("Any", others))
     with pytest.raises(ConfigurationError, match="needs a Sessions object"):
         CoatcheckPlugin(SyncSessions("memory://", secret_keys=[KEY]))  # type: ignore[arg-type]
     for options in (
@@ -535,6 +540,14 @@ def test_login_that_a_handler_requires_is_answered_alike(site: Site) -> None:
     with site.running(handler, logged_in=False) as client:
         assert client.get("/handler").status_code == 303
         assert client.get("/handler", headers=JSON).status_code == 401
+
+
+def test_application_may_answer_otherwise_for_those_who_are_not_logged_in(site: Site) -> None:
+    def hide(_: Request[Any, Any, Any], __: LoginRequired) -> Response[str]:
+        return Response("nothing here", status_code=404)
+
+    with site.running(who, logged_in=False, exception_handlers=cast("Any", {LoginRequired: hide})) as client:
+        assert client.get("/who").status_code == 404
 
 
 def test_openapi_names_the_cookie_on_guarded_routes_only() -> None:

@@ -29,12 +29,13 @@ try:
     from litestar.connection import ASGIConnection
     from litestar.di import Provide
     from litestar.exceptions import LitestarException, WebSocketException
-    from litestar.handlers import BaseRouteHandler
+    from litestar.handlers import BaseRouteHandler, HTTPRouteHandler
     from litestar.middleware import DefineMiddleware
     from litestar.middleware.session import SessionMiddleware as LitestarSessionMiddleware
     from litestar.openapi.spec import Components, SecurityScheme
     from litestar.plugins import InitPluginProtocol, ReceiveRoutePlugin
     from litestar.routes import BaseRoute, HTTPRoute
+    from litestar.security.session_auth.middleware import MiddlewareWrapper as SessionAuthMiddlewares
     from litestar.status_codes import WS_1008_POLICY_VIOLATION
     from litestar.template import TemplateEngineProtocol
     from litestar.types import Empty, HTTPScope
@@ -120,12 +121,18 @@ class CoatcheckPlugin(InitPluginProtocol, ReceiveRoutePlugin):
 
     def receive_route(self, route: BaseRoute) -> None:
         """Called by Litestar for each route: say in OpenAPI which need the session's cookie."""
-        for handler in route.route_handlers if isinstance(route, HTTPRoute) else ():
-            requirement: dict[str, list[str]] = {self._name: []}
-            security = list(handler.security or ())
-            is_guarded = any(isinstance(guard, LoginGuard) and guard.name == self._name for guard in _guards(handler))
-            if is_guarded and requirement not in security:
-                handler.security = [*security, requirement]
+        handlers: list[Any] = [*route.route_handlers] if isinstance(route, HTTPRoute) else [route.route_handler]  # type: ignore[attr-defined]
+        for handler in handlers:
+            if self._name == "session":
+                _check_middlewares(handler)
+            if isinstance(handler, HTTPRouteHandler) and self._is_guarded(handler):
+                requirement: dict[str, list[str]] = {self._name: []}
+                others = [each for each in handler.security or () if each != requirement]
+                handler.security = [*others, requirement]
+
+    def _is_guarded(self, handler: BaseRouteHandler) -> bool:
+        guards: list[Any] = [*handler.resolve_guards()]
+        return any(isinstance(guard, LoginGuard) and guard.name == self._name for guard in guards)
 
     def _check(self, app_config: AppConfig) -> None:
         """Refuse what would be in each other's way."""
@@ -135,11 +142,6 @@ class CoatcheckPlugin(InitPluginProtocol, ReceiveRoutePlugin):
                 "give ours another name by CoatcheckPlugin(..., dependency=...)"
             )
             raise ConfigurationError(msg)
-        for middleware in app_config.middleware:
-            kind = middleware.middleware if isinstance(middleware, DefineMiddleware) else middleware
-            if isinstance(kind, type) and issubclass(kind, LitestarSessionMiddleware) and self._name == "session":
-                msg = "Litestar's own session middleware is there too, and both set request.session; remove it"
-                raise ConfigurationError(msg)
 
     async def _provide(self, scope: LitestarScope) -> Session:
         return await _session_in(scope, self._name)
@@ -252,8 +254,13 @@ async def _session_in(scope: Any, name: str) -> Session:
     return session
 
 
-def _guards(handler: BaseRouteHandler) -> list[Any]:
-    return list(handler.resolve_guards())
+def _check_middlewares(handler: BaseRouteHandler) -> None:
+    """Refuse Litestar's own sessions. Only here, because plugins such as SessionAuth may bring them along later."""
+    for middleware in handler.resolve_middleware():
+        kind = middleware.middleware if isinstance(middleware, DefineMiddleware) else middleware
+        if isinstance(kind, type) and issubclass(kind, LitestarSessionMiddleware | SessionAuthMiddlewares):
+            msg = "Litestar's own sessions are there too, by a session middleware or SessionAuth; take them out"
+            raise ConfigurationError(msg)
 
 
 def _leave_to_the_middleware(_: Request[Any, Any, Any], error: StoreUnavailable) -> Response[Any]:
