@@ -33,8 +33,8 @@ try:
     from litestar.middleware import DefineMiddleware
     from litestar.middleware.session import SessionMiddleware as LitestarSessionMiddleware
     from litestar.openapi.spec import Components, SecurityScheme
-    from litestar.plugins import InitPluginProtocol, ReceiveRoutePlugin
-    from litestar.routes import BaseRoute, HTTPRoute
+    from litestar.plugins.base import InitPluginProtocol, ReceiveRoutePlugin
+    from litestar.routes import ASGIRoute, BaseRoute, HTTPRoute, WebSocketRoute
     from litestar.security.session_auth.middleware import MiddlewareWrapper as SessionAuthMiddlewares
     from litestar.status_codes import WS_1008_POLICY_VIOLATION
     from litestar.template import TemplateEngineProtocol
@@ -121,8 +121,7 @@ class CoatcheckPlugin(InitPluginProtocol, ReceiveRoutePlugin):
 
     def receive_route(self, route: BaseRoute) -> None:
         """Called by Litestar for each route: say in OpenAPI which need the session's cookie."""
-        handlers: list[Any] = [*route.route_handlers] if isinstance(route, HTTPRoute) else [route.route_handler]  # type: ignore[attr-defined]
-        for handler in handlers:
+        for handler in _handlers_of(route):
             if self._name == "session":
                 _check_middlewares(handler)
             if isinstance(handler, HTTPRouteHandler) and self._is_guarded(handler):
@@ -252,6 +251,12 @@ async def _session_in(scope: Any, name: str) -> Session:
         raise ConfigurationError(msg)
     await session.load()
     return session
+
+
+def _handlers_of(route: BaseRoute) -> list[BaseRouteHandler]:
+    if isinstance(route, HTTPRoute):
+        return [*route.route_handlers]
+    return [route.route_handler] if isinstance(route, ASGIRoute | WebSocketRoute) else []
 
 
 def _check_middlewares(handler: BaseRouteHandler) -> None:
