@@ -451,6 +451,19 @@ async def _stream_and_go_on(request: web.Request) -> web.StreamResponse:
         return web.Response(text="stored")
 
 
+async def test_handler_that_goes_on_after_an_outage_does_not_answer_for_what_it_has_missed(site: Site) -> None:
+    async def go_on(request: web.Request) -> web.StreamResponse:
+        with pytest.raises(StoreUnavailable):
+            await _stream(request)
+        site.store.fails.clear()
+        return web.Response(text="it could not be stored")
+
+    async with site.running(go_on) as client:
+        site.store.fails.add("update")
+        assert (await client.get("/")).status == 503
+        assert await site.stored() == {"cart": ["book"]}
+
+
 async def _socket(request: web.Request) -> web.StreamResponse:
     (await get_session(request))["x"] = 1
     response = web.WebSocketResponse()
@@ -495,7 +508,7 @@ async def test_outage_is_logged_once_and_visitors_go_on(site: Site, caplog: pyte
         assert (await client.get("/")).status == 200
 
 
-async def test_outage_after_the_headers_ends_the_stream(site: Site) -> None:
+async def test_outage_after_the_headers_ends_the_stream(site: Site, caplog: pytest.LogCaptureFixture) -> None:
     async def stream(request: web.Request) -> web.StreamResponse:
         session = await get_session(request)
         response = web.StreamResponse()
@@ -507,6 +520,7 @@ async def test_outage_after_the_headers_ends_the_stream(site: Site) -> None:
     async with site.running(stream) as client:
         with pytest.raises(aiohttp.ClientError):
             await (await client.get("/")).read()
+    assert not any("is answered by 503" in record.message for record in caplog.records)
 
 
 async def test_route_may_go_on_without_the_store() -> None:
@@ -575,11 +589,11 @@ async def test_sessions_of_different_names_stand_side_by_side(site: Site) -> Non
         assert {value.split("=")[0] for value in response.headers.getall("set-cookie")} == {"admin", "session"}
 
 
-@pytest.mark.parametrize("name", ["session", "other"])
+@pytest.mark.parametrize(("name", "cookie"), [("session", "other"), ("other", "session")])
 async def test_second_setup_with_the_same_name_or_cookie_is_an_error(
-    site: Site, name: str, caplog: pytest.LogCaptureFixture
+    site: Site, name: str, cookie: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    setup(site.app, site.sessions, name=name)
+    setup(site.app, Sessions("memory://", secret_keys=[KEY], cookie=CookieConfig(name=cookie, secure=False)), name=name)
     async with site.running(ignore, log_in=False) as client:
         assert (await client.get("/")).status == 500
     assert any(record.exc_info and record.exc_info[0] is ConfigurationError for record in caplog.records)

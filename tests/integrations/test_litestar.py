@@ -33,6 +33,7 @@ from litestar.response import Redirect, Stream, Template
 from litestar.security.session_auth import SessionAuth
 from litestar.template import TemplateConfig
 from litestar.testing import AsyncTestClient, TestClient, create_test_client
+from litestar.types import ASGIApp, Receive, Scope, Send
 from serving import serve_asgi
 
 from coatcheck import CookieConfig, Session, Sessions, SyncSessions
@@ -365,6 +366,21 @@ def _before(hook: Any) -> Any:
     return before
 
 
+def test_middlewares_of_the_application_see_the_session(site: Site) -> None:
+    seen: list[str | None] = []
+
+    def look(app: ASGIApp) -> ASGIApp:
+        async def run(scope: Scope, receive: Receive, send: Send) -> None:
+            seen.append((await get_session(Request(cast("Any", scope)))).user_id)
+            await app(scope, receive, send)
+
+        return run
+
+    with site.running(ignore, middleware=[look]) as client:
+        client.get("/ignore")
+    assert seen == [None, "alice"]
+
+
 def test_lazy_session_is_loaded_when_it_is_asked_for() -> None:
     site = Site(load="lazy")
 
@@ -496,6 +512,7 @@ def test_guarded_handler_is_for_those_who_are_logged_in(load: str) -> None:
         program = client.get("/who", headers=JSON)
         assert (program.status_code, program.json()["error"]) == (401, "login_required")
         assert program.headers["cache-control"] == "no-store"
+        assert program.headers["content-type"] == "application/json"
         client.post("/login")
         assert client.get("/who").text == "alice"
 

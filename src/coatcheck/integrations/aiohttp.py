@@ -169,10 +169,8 @@ class _Transport:
         """Run the rest of the application for one request."""
         exchange = self._begin(request)
         try:
-            if self._is_eager:
+            if self._is_eager:  # else `get_session` loads it
                 await exchange.session.load()
-            else:
-                exchange.session.wait_for_load()
             answer = await self._answer(request, handler)
             await exchange.finish(answer)
         except StoreUnavailable as error:
