@@ -259,9 +259,13 @@ class Lifecycle:
         if work.destroyed:
             return self._end_and_commit(work)
         if work.standing is not Standing.STORED and work.standing is not Standing.NEW:
+            if work.standing is Standing.UNAVAILABLE:
+                work.write_views()  # which raises if anything was changed there; elsewhere the change itself has raised
             return None
         patch = work.patch()
         if work.standing is Standing.NEW:
+            if patch:
+                self.check_change_can_be_sent(work)
             steps = self._create(work, patch or work.empty_patch()) if patch or work.login_is_new else None
         elif work.predecessor is not None:
             steps = self._renew(work, work.predecessor_key, patch or work.empty_patch())

@@ -93,7 +93,7 @@ async def _token_in_form(scope: Scope, receive: Receive) -> tuple[str | None, Re
     while not search.is_over:
         message = await receive()
         received.append(message)
-        is_last = message["type"] != "http.request" or not message.get("more_body", False)
+        is_last = not message.get("more_body", False)  # nor has a client that leaves
         search.feed(message.get("body", b""), is_last=is_last)
 
     async def receive_again() -> Message:
