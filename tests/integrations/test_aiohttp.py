@@ -14,13 +14,12 @@ import aiohttp
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
-from failing_stores import FailingStore
 
 from coatcheck import CookieConfig, Sessions, SyncSessions
 from coatcheck.csrf import csrf_field, csrf_token
 from coatcheck.errors import ConfigurationError, ResponseStarted, StoreUnavailable
 from coatcheck.integrations.aiohttp import get_session, login_required, recent_login_required, setup
-from coatcheck.testing import ManualClock
+from coatcheck.testing import FailingStore, ManualClock
 
 pytestmark = pytest.mark.anyio
 
@@ -455,11 +454,11 @@ async def test_handler_that_goes_on_after_an_outage_does_not_answer_for_what_it_
     async def go_on(request: web.Request) -> web.StreamResponse:
         with pytest.raises(StoreUnavailable):
             await _stream(request)
-        site.store.fails.clear()
+        site.store.recover()
         return web.Response(text="it could not be stored")
 
     async with site.running(go_on) as client:
-        site.store.fails.add("update")
+        site.store.fail("update")
         assert (await client.get("/")).status == 503
         assert await site.stored() == {"cart": ["book"]}
 
@@ -473,23 +472,23 @@ async def _socket(request: web.Request) -> web.StreamResponse:
 
 @pytest.mark.parametrize("fails", ["load", "update"])
 @pytest.mark.parametrize("handler", [write, _stream, _stream_and_go_on])
-async def test_request_that_needs_the_store_is_answered_by_503(site: Site, fails: str, handler: Handler) -> None:
+async def test_request_that_needs_the_store_is_answered_by_503(site: Site, fails: Any, handler: Handler) -> None:
     async with site.running(handler) as client:
-        site.store.fails.add(fails)
+        site.store.fail(fails)
         for _ in range(2):  # the connection stays usable
             response = await client.get("/")
             assert response.status == 503
             assert response.headers["retry-after"] == "5"
             assert "set-cookie" not in response.headers
             assert "temporarily unavailable" in await response.text()
-        site.store.fails.clear()
+        site.store.recover()
         assert await site.stored() == {"cart": ["book"]}
 
 
 @pytest.mark.parametrize("fails", ["load", "update"])
-async def test_handshake_that_needs_the_store_is_answered_by_503(site: Site, fails: str) -> None:
+async def test_handshake_that_needs_the_store_is_answered_by_503(site: Site, fails: Any) -> None:
     async with site.running(_socket) as client:
-        site.store.fails.add(fails)
+        site.store.fail(fails)
         with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
             await client.ws_connect("/")
         assert refused.value.status == 503
@@ -497,12 +496,12 @@ async def test_handshake_that_needs_the_store_is_answered_by_503(site: Site, fai
 
 async def test_outage_is_logged_once_and_visitors_go_on(site: Site, caplog: pytest.LogCaptureFixture) -> None:
     async with site.running(read) as client:
-        site.store.fails.add("load")
+        site.store.fail("load")
         with caplog.at_level(logging.ERROR, "coatcheck"):
             for _ in range(3):
                 await client.get("/")
         assert [record.message for record in caplog.records if record.name == "coatcheck"] == [
-            "The store can't be used, so a request is answered by 503: out of reach"
+            "The store can't be used, so a request is answered by 503: the test made load() fail"
         ]
         client.session.cookie_jar.clear()
         assert (await client.get("/")).status == 200
@@ -514,7 +513,7 @@ async def test_outage_after_the_headers_ends_the_stream(site: Site, caplog: pyte
         response = web.StreamResponse()
         await response.prepare(request)
         session["x"] = 1
-        site.store.fails.add("update")
+        site.store.fail("update")
         return response
 
     async with site.running(stream) as client:
@@ -531,7 +530,7 @@ async def test_route_may_go_on_without_the_store() -> None:
         return web.Response(text=f"{session.is_available} {session.user_id}", headers={"cache-control": "public"})
 
     async with site.running(look, read) as client:
-        site.store.fails.add("load")
+        site.store.fail("load")
         response = await client.get("/look")
         assert (response.status, await response.text()) == (200, "False None")
         assert response.headers["cache-control"] == "no-store"
@@ -617,7 +616,7 @@ async def test_cleanup_closes_the_store(site: Site) -> None:
     async def close() -> None:
         closed.append(True)
 
-    site.store.close = close  # type: ignore[method-assign]
+    site.store.close = close
     async with site.running(ignore):
         assert closed == []
     assert closed == [True]

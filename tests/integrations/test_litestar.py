@@ -11,7 +11,6 @@ from typing import Any, cast
 
 import httpx
 import pytest
-from failing_stores import FailingStore
 from litestar import (
     Controller,
     Litestar,
@@ -47,7 +46,7 @@ from coatcheck.integrations.litestar import (
     login_required,
     recent_login_required,
 )
-from coatcheck.testing import ManualClock
+from coatcheck.testing import FailingStore, ManualClock
 
 KEY = "a secret key for tests, 32 bytes or more"
 JSON = {"accept": "application/json"}
@@ -225,7 +224,7 @@ def test_shutdown_closes_the_store(site: Site) -> None:
     async def close() -> None:
         closed.append(True)
 
-    site.store.close = close  # type: ignore[method-assign]
+    site.store.close = close
     with site.running(ignore):
         assert closed == []
     assert closed == [True]
@@ -237,7 +236,7 @@ def test_shutdown_closes_the_store(site: Site) -> None:
 @pytest.mark.parametrize("fails", ["load", "update"])
 @pytest.mark.parametrize("path", ["/write", "/save"])
 def test_request_that_needs_the_store_is_answered_by_503(
-    site: Site, fails: str, path: str, caplog: pytest.LogCaptureFixture
+    site: Site, fails: Any, path: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     @get("/save")
     async def save(session: Injected) -> None:
@@ -245,14 +244,14 @@ def test_request_that_needs_the_store_is_answered_by_503(
         await session.save()
 
     with site.running(write, save) as client, caplog.at_level(logging.ERROR, "coatcheck"):
-        site.store.fails.add(fails)
+        site.store.fail(fails)
         response = client.get(path)
         assert (response.status_code, response.headers["retry-after"]) == (503, "5")
         assert "set-cookie" not in response.headers
         assert [
             "is answered by 503" in record.message for record in caplog.records if record.levelno == logging.ERROR
         ] == [True]
-        site.store.fails.clear()
+        site.store.recover()
         assert site.stored(client) == {"cart": ["book"]}
 
 
@@ -281,7 +280,7 @@ def test_route_may_go_on_without_the_store() -> None:
         return f"{session.is_available} {session.user_id}"
 
     with site.running(look, who) as client:
-        site.store.fails.add("load")
+        site.store.fail("load")
         assert client.get("/look").text == "False None"
         assert client.get("/who").status_code == 503
 
@@ -625,9 +624,9 @@ def test_guarded_handshake_is_refused_to_strangers(site: Site, path: str) -> Non
 
 
 @pytest.mark.parametrize("fails", ["load", "update"])
-def test_handshake_that_needs_the_store_is_refused_for_now(site: Site, fails: str) -> None:
+def test_handshake_that_needs_the_store_is_refused_for_now(site: Site, fails: Any) -> None:
     with site.running(socket) as client:
-        site.store.fails.add(fails)
+        site.store.fail(fails)
         with pytest.raises(WebSocketDisconnect) as refused, client.websocket_connect("/socket"):
             pass
         assert refused.value.code == 1013
