@@ -19,7 +19,7 @@ from coatcheck import CookieConfig, Sessions, SyncSessions
 from coatcheck.csrf import csrf_field, csrf_token
 from coatcheck.errors import ConfigurationError, ResponseStarted, StoreUnavailable
 from coatcheck.integrations.aiohttp import get_session, login_required, recent_login_required, setup
-from coatcheck.testing import FailingStore, ManualClock
+from coatcheck.testing import FailingStore, ManualClock, alogged_in
 
 pytestmark = pytest.mark.anyio
 
@@ -610,13 +610,19 @@ def test_sync_sessions_are_refused() -> None:
         setup(web.Application(), SyncSessions("memory://", secret_keys=[KEY]))  # type: ignore[arg-type]
 
 
+async def test_public_helper_logs_in(site: Site) -> None:
+    async with site.running(read, log_in=False) as client:
+        await alogged_in(client, "alice", site.sessions, cart=["book"])
+        assert await (await client.get("/")).json() == {"cart": ["book"]}
+
+
 async def test_cleanup_closes_the_store(site: Site) -> None:
     closed: list[bool] = []
 
     async def close() -> None:
         closed.append(True)
 
-    site.store.close = close
+    site.store.close = close  # type: ignore[assignment]
     async with site.running(ignore):
         assert closed == []
     assert closed == [True]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, cast
@@ -46,7 +47,8 @@ from coatcheck.integrations.litestar import (
     login_required,
     recent_login_required,
 )
-from coatcheck.testing import FailingStore, ManualClock
+from coatcheck.testing import FailingStore, ManualClock, logged_in
+from coatcheck.typed import SessionSchema
 
 KEY = "a secret key for tests, 32 bytes or more"
 JSON = {"accept": "application/json"}
@@ -224,7 +226,7 @@ def test_shutdown_closes_the_store(site: Site) -> None:
     async def close() -> None:
         closed.append(True)
 
-    site.store.close = close
+    site.store.close = close  # type: ignore[assignment]
     with site.running(ignore):
         assert closed == []
     assert closed == [True]
@@ -442,6 +444,29 @@ def test_what_would_be_in_each_others_way_is_refused_when_the_application_is_mad
     ):
         with pytest.raises(ConfigurationError):
             CoatcheckPlugin(site.sessions, **cast("Any", options))
+
+
+@dataclass
+class ShopSession:
+    cart: list[str] = field(default_factory=list)
+
+
+def test_typed_session_is_a_dependency_of_ones_own_and_the_public_helper_logs_in(site: Site) -> None:
+    shop = SessionSchema(ShopSession)
+
+    async def shop_session(session: Injected) -> ShopSession:
+        return shop.of(session)
+
+    @get("/add")
+    async def add(visit: NamedDependency[ShopSession]) -> int:
+        visit.cart.append("pen")
+        return len(visit.cart)
+
+    dependencies = {"visit": Provide(shop_session)}
+    with site.running(add, logged_in=False, dependencies=dependencies) as client:
+        logged_in(client, "alice", site.sessions, cart=["book"])
+        assert client.get("/add").json() == 2
+        assert site.stored(client) == {"cart": ["book", "pen"]}
 
 
 def test_dependency_may_have_another_name(site: Site) -> None:
