@@ -108,11 +108,12 @@ class SessionMiddleware:
                 session.wait_for_load()
             scope[self._name] = session
             await self._app(scope, exchange.receive if scope["type"] == "websocket" else receive, exchange.send)
-        except StoreUnavailable as error:
+        except Exception as error:
             await exchange.failed()
-            if exchange.has_started:
+            outage_met = exchange.outage_behind(error)
+            if outage_met is None:
                 raise
-            self._outages.report(error)
+            self._outages.report(outage_met)
             await _refuse(scope, send, self._sessions.lifecycle.cookie(session._work))
         except BaseException:
             await exchange.failed()
@@ -188,6 +189,15 @@ class _Exchange:
             return {**message, "headers": headers}
         return message
 
+    def outage_behind(self, error: Exception) -> StoreUnavailable | None:
+        """Give the error for which to answer by 503 when the application raises, if there is one.
+
+        That is what it raised, or what sending its response raised: frameworks put their own errors in its place.
+        """
+        if self.has_started:
+            return None
+        return error if isinstance(error, StoreUnavailable) else self._store_error
+
     async def failed(self) -> None:
         """The application raised: nothing is stored, unless it is a WebSocket whose client has just gone."""
         try:
@@ -256,8 +266,9 @@ async def send_refusal(scope: Scope, send: Send, refusal: Refusal, reason: str =
 
 def request_of(scope: Scope) -> Request:
     """Give what guards have to know of a request."""
-    raw_path: bytes = scope.get("raw_path", scope["path"].encode())
-    target = raw_path.partition(b"?")[0].decode("latin-1")  # some test clients leave the query there
+    # Servers need not give the raw path, and Starlette's TestClient left the query on it for long.
+    path: bytes = (scope.get("raw_path") or b"").partition(b"?")[0] or scope["path"].encode()
+    target = path.decode("latin-1")
     if scope.get("query_string"):
         target += "?" + scope["query_string"].decode("latin-1")
     return Request(

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from coatcheck import CookieConfig, Session, Sessions, SyncSessions
-from coatcheck.asgi import SessionMiddleware, require_login
+from coatcheck.asgi import SessionMiddleware, request_of, require_login
 from coatcheck.errors import (
     ConfigurationError,
     RecordTooLarge,
@@ -431,6 +431,20 @@ async def test_an_application_that_swallows_the_error_still_answers_503(site: Si
     assert (await site.get(handler)).status == 503
 
 
+async def test_an_application_that_raises_another_error_in_the_stores_place_still_answers_503(site: Site) -> None:
+    site.store.fail("create")
+
+    async def handler(session: Session, exchange: Exchange) -> None:
+        session["user"] = "alice"
+        try:
+            await exchange.respond()
+        except StoreUnavailable as error:
+            raise RuntimeError from error
+
+    exchange = await site.get(handler)
+    assert (exchange.status, exchange.set_cookie) == (503, None)
+
+
 async def test_a_logout_that_the_store_could_not_do_leaves_the_cookie_to_try_again(site: Site) -> None:
     await site.log_in()
     site.store.fail("delete")
@@ -687,6 +701,18 @@ class Guarded(Site):
         middleware = SessionMiddleware(require_login(page, **self.guard), self.sessions)
         await middleware(scope, exchange.from_client, exchange.to_client)
         return exchange
+
+
+@pytest.mark.parametrize("raw_path", [None, b"", b"/a%2Fb", b"/a%2Fb?page=2"])
+def test_the_target_of_a_request_has_its_query_once(raw_path: bytes | None) -> None:
+    scope: dict[str, Any] = {
+        "type": "http",
+        "path": "/a/b",
+        "raw_path": raw_path,
+        "query_string": b"page=2",
+        "headers": [],
+    }
+    assert request_of(scope).target == ("/a%2Fb?page=2" if raw_path else "/a/b?page=2")
 
 
 async def log_in_alice(site: Site) -> None:

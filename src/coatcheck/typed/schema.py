@@ -1,15 +1,6 @@
-"""Sessions with types: an application declares what is in its session, and reads and writes it as an object.
+"""The schema: what an application makes of its session's type, and asks for the session's values.
 
-    @dataclass
-    class ShopSession:
-        theme: Literal["light", "dark"] = "light"
-        cart: list[Item] = field(default_factory=list)
-
-    shop = SessionSchema(ShopSession)
-    data = shop.of(request.session)
-    data.cart.append(Item("book"))  # stored with the session: there is nothing to call
-
-What the type says is in `typed_fields`, how changes are found and merged in `typed_view`.
+What the type says is in `fields`, how changes are found and merged in `view`.
 """
 
 from __future__ import annotations
@@ -20,10 +11,8 @@ from typing import Any, Generic, Literal, TypeAlias, TypeVar, get_args
 from coatcheck.errors import ConfigurationError, SessionError, UnfitValue
 from coatcheck.events import logger
 from coatcheck.session import BaseSession
-from coatcheck.typed_fields import Declared
-from coatcheck.typed_view import Migrate, Rules, TypedView
-
-__all__ = ["Migrate", "SessionSchema", "UnfitValue", "WhenUnfit"]
+from coatcheck.typed.fields import Declared
+from coatcheck.typed.view import Migrate, Rules, TypedView
 
 T = TypeVar("T")
 

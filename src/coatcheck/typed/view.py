@@ -11,8 +11,8 @@ from typing import Any, Final, Generic, NamedTuple, Protocol, TypeVar
 
 from coatcheck import values
 from coatcheck.errors import UndecodableValue, UnfitValue, UnsupportedValue
-from coatcheck.portable import Unknown, put_back, unknown_of
-from coatcheck.typed_fields import ABSENT, Declared, Field, MisfitError
+from coatcheck.typed.fields import ABSENT, Declared, Field, MisfitError
+from coatcheck.typed.portable import Unknown, put_back, unknown_of
 from coatcheck.working_copy import WorkingCopy
 
 T = TypeVar("T")

@@ -21,7 +21,7 @@ from msgspec import inspect as types
 
 from coatcheck import values
 from coatcheck.errors import CoatcheckError, ConfigurationError
-from coatcheck.portable import attributes, is_model, portable
+from coatcheck.typed.portable import attributes, is_model, portable
 
 T = TypeVar("T")
 
