@@ -212,7 +212,7 @@ async def test_parallel_requests_on_a_real_server_lose_no_update(site: Site) -> 
         session.increment("visits")
         return 0
 
-    app = Litestar([log_in, count, read], plugins=[site.plugin])
+    app = Litestar([log_in, count, read], logging_config=None, plugins=[site.plugin])
     with serve_asgi(app) as url:
         async with httpx.AsyncClient(base_url=url) as client:
             await client.post("/login")
@@ -411,7 +411,9 @@ def test_sessions_of_different_names_stand_side_by_side(site: Site) -> None:
         return str(admin_session.user_id)
 
     plugins = [site.plugin, CoatcheckPlugin(admin, name="admin_session")]
-    with create_test_client([both, only_admin], plugins=plugins, raise_server_exceptions=False) as client:
+    with create_test_client(
+        [both, only_admin], logging_config=None, plugins=plugins, raise_server_exceptions=False
+    ) as client:
         assert client.get("/admin", headers=JSON).status_code == 401
         client.get("/both")
         assert set(client.cookies) == {"session", "admin"}
@@ -420,20 +422,25 @@ def test_sessions_of_different_names_stand_side_by_side(site: Site) -> None:
 
 @pytest.mark.anyio
 async def test_async_test_client_works(site: Site) -> None:
-    async with AsyncTestClient(Litestar([log_in, who], plugins=[site.plugin])) as client:
+    async with AsyncTestClient(Litestar([log_in, who], logging_config=None, plugins=[site.plugin])) as client:
         await client.post("/login")
         assert (await client.get("/who")).text == "alice"
 
 
 def test_what_would_be_in_each_others_way_is_refused_when_the_application_is_made(site: Site) -> None:
     with pytest.raises(ConfigurationError, match="dependency 'session'"):
-        Litestar([], plugins=[site.plugin], dependencies={"session": Provide(dict, sync_to_thread=False)})
+        Litestar(
+            [],
+            logging_config=None,
+            plugins=[site.plugin],
+            dependencies={"session": Provide(dict, sync_to_thread=False)},
+        )
     auth: SessionAuth[Any, Any] = SessionAuth(
         retrieve_user_handler=lambda *_: None, session_backend_config=ServerSideSessionConfig()
     )
     for others in ({"middleware": [ServerSideSessionConfig().middleware]}, {"on_app_init": [auth.on_app_init]}):
         with pytest.raises(ConfigurationError, match="own sessions"):
-            Litestar([ignore], plugins=[site.plugin], openapi_config=None, **cast("Any", others))
+            Litestar([ignore], logging_config=None, plugins=[site.plugin], openapi_config=None, **cast("Any", others))
     with pytest.raises(ConfigurationError, match="needs a Sessions object"):
         CoatcheckPlugin(SyncSessions("memory://", secret_keys=[KEY]))  # type: ignore[arg-type]
     for options in (
@@ -480,7 +487,7 @@ def test_dependency_may_have_another_name(site: Site) -> None:
     async def enter(claim: Injected) -> None:
         claim.login("alice")
 
-    with create_test_client([enter, other], plugins=[site.plugin]) as client:
+    with create_test_client([enter, other], logging_config=None, plugins=[site.plugin]) as client:
         client.post("/login")
         assert client.get("/other").text == "alice"
 
@@ -593,7 +600,7 @@ def test_application_may_answer_otherwise_for_those_who_are_not_logged_in(site: 
 
 def test_openapi_names_the_cookie_on_guarded_routes_only() -> None:
     sessions = Sessions("memory://", secret_keys=[KEY])
-    app = Litestar([read, who], plugins=[CoatcheckPlugin(sessions)])
+    app = Litestar([read, who], logging_config=None, plugins=[CoatcheckPlugin(sessions)])
     schema = app.openapi_schema.to_schema()
     assert schema["components"]["securitySchemes"] == {
         "session": {"type": "apiKey", "name": "__Host-session", "in": "cookie"}
