@@ -157,7 +157,7 @@ class _Exchange:
     async def send(self, message: Message) -> None:
         """Pass a message on to the client, after storing what it may be about."""
         if message["type"] in _STARTS and not self.has_started:
-            await self._start(message)
+            message = await self._start(message)
         elif self.has_started:
             await self._save()
         await self._send(message)
@@ -167,7 +167,11 @@ class _Exchange:
         if not self._session._work.settled:
             await self._session.save()
 
-    async def _start(self, message: Message) -> None:
+    async def _start(self, message: Message) -> Message:
+        """Store the session; give the message with what is due in its headers.
+
+        Another one, because a cache further in, as Litestar has, may keep the first: it must not hold a cookie.
+        """
         status = message.get("status", _SWITCHING_PROTOCOLS)
         if self._store_error is not None and status < 500:  # noqa: PLR2004
             raise self._store_error  # the application went on after the error; its answer may not be true
@@ -182,7 +186,8 @@ class _Exchange:
             headers = list(message.get("headers", ()))
             for_now = self._session._work.outage is not None
             BYTES.add(headers, accessed=accessed, set_cookie=set_cookie, old_cookie=old_cookie, for_now=for_now)
-            message["headers"] = headers
+            return {**message, "headers": headers}
+        return message
 
     def outage_behind(self, error: Exception) -> StoreUnavailable | None:
         """Give the error for which to answer by 503 when the application raises, if there is one.
