@@ -122,7 +122,7 @@ async def revoke_others(session: CurrentSession, user_id: CurrentUser) -> Respon
 
 
 app.include_router(private)
-add_sessions(app, sessions, login_path="/login")
+add_sessions(app, sessions, login_path="/login", csrf=True)
 
 if __name__ == "__main__":
     uvicorn.run(app, host="127.0.0.1", port=int(sys.argv[1]) if len(sys.argv) > 1 else 8000)

@@ -571,7 +571,7 @@ def test_where_a_route_goes_on_without_the_store_a_guard_still_lets_nobody_pass(
 # --- CSRF -------------------------------------------------------------------------------------------------------------
 
 
-def test_changes_need_the_token_by_default_and_forms_still_reach_their_handler() -> None:
+def test_changes_need_the_token_where_it_is_asked_for_and_forms_still_reach_their_handler() -> None:
     app = FastAPI()
     app.post("/login")(log_in)
 
@@ -584,7 +584,7 @@ def test_changes_need_the_token_by_default_and_forms_still_reach_their_handler()
         session["colour"] = colour
         return colour
 
-    add_sessions(app, new_sessions())
+    add_sessions(app, new_sessions(), csrf=True)
     client = TestClient(app)
     assert client.post("/change", data={"colour": "green"}).status_code == 401
     client.post("/login")

@@ -544,7 +544,8 @@ def test_secret_key_and_its_fallbacks_sign_unless_there_are_own_keys() -> None:
         ({"COATCHECK_LOGIN_PATH": "//evil.test"}, "login_path: expected a path of this site"),
         ({"COATCHECK_WHILE_DOWN": "go on"}, "while_down: expected"),
         ({"COATCHECK_LOAD": "never"}, "load: expected"),
-        ({"COATCHECK_CSRF_EXEMPT": ["/hook"]}, "not COATCHECK_CSRF = True"),
+        ({"COATCHECK_CSRF": "tokens"}, "csrf: expected True, 'origin' or False"),
+        ({"COATCHECK_CSRF_EXEMPT": ["hook"]}, "exempt: expected a path"),
     ],
 )
 def test_setting_that_can_not_work_is_named_when_the_application_is_made(config: Any, message: str) -> None:
@@ -770,7 +771,7 @@ def test_csrf_protection_is_one_switch() -> None:
     )
 
 
-def test_csrf_protection_is_off_unless_it_is_switched_on(app: Flask) -> None:
+def test_no_token_is_asked_for_unless_that_is_switched_on(app: Flask) -> None:
     route(app, lambda: "done")
     assert logged_in(app).post("/").text == "done"
     assert "csrf_token" not in app.jinja_env.globals

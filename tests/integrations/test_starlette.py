@@ -478,7 +478,7 @@ async def token(request: Request) -> Response:
 
 
 def test_a_change_needs_the_token_once_somebody_is_logged_in() -> None:
-    client = logged_in(new_app(None, Route("/token", token), Route("/change", count, methods=["POST"])))
+    client = logged_in(new_app(None, Route("/token", token), Route("/change", count, methods=["POST"]), csrf=True))
     assert client.post("/change").status_code == 403
     right = client.get("/token").text
     assert client.post("/change", headers={"x-csrf-token": right}).status_code == 200
@@ -546,7 +546,7 @@ def test_over_http_from_login_to_shutdown(tmp_path: Path) -> None:
         await close()
 
     sessions.store.close = closed  # type: ignore[method-assign]
-    app = new_app(sessions, Mount("/sub", app=Starlette(routes=SUB_ROUTES)), login_path="/login")
+    app = new_app(sessions, Mount("/sub", app=Starlette(routes=SUB_ROUTES)), login_path="/login", csrf=True)
     with serve_asgi(app) as url, httpx.Client(base_url=url) as client:
         assert client.get("/sub/whoami", headers=BROWSER).status_code == 303
         assert client.post("/login").status_code == 200

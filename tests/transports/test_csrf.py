@@ -205,6 +205,14 @@ def test_exempt_paths_and_trusted_origins_pass(shops: Any) -> None:
     assert shop.request("POST", "/buy", headers={**headers, "x-csrf-token": token}).status_code == 200
 
 
+def test_without_tokens_only_where_it_comes_from_counts(shops: Any) -> None:
+    shop = shops(tokens=False)
+    assert shop.request("POST", "/login").status_code == 200
+    assert shop.request("POST", "/buy", data={"item": "book"}).text == "9"
+    assert shop.request("POST", "/buy", headers={"origin": URL}).status_code == 200
+    assert shop.request("POST", "/buy", headers={"origin": "https://evil.test"}).status_code == 403
+
+
 @pytest.mark.parametrize("size", [0, 1, 8_191, 8_192, 8_193, SEARCHED_BYTES - 1, SEARCHED_BYTES, 200_000])
 @pytest.mark.parametrize("kind", ["urlencoded", "multipart", "urlencoded, token last"])
 def test_the_application_reads_the_body_as_it_was_sent(shop: Any, size: int, kind: str) -> None:

@@ -6,8 +6,8 @@ middlewares are `coatcheck.csrf.asgi.CsrfMiddleware` and `coatcheck.csrf.wsgi.Cs
 `CsrfPolicy` decides.
 """
 
-from coatcheck.csrf.policy import HEADER, Attempt, CsrfPolicy
+from coatcheck.csrf.policy import HEADER, Attempt, Csrf, CsrfPolicy
 from coatcheck.csrf.tokens import FIELD, csrf_field, csrf_token
 from coatcheck.errors import CsrfRefused
 
-__all__ = ["FIELD", "HEADER", "Attempt", "CsrfPolicy", "CsrfRefused", "csrf_field", "csrf_token"]
+__all__ = ["FIELD", "HEADER", "Attempt", "Csrf", "CsrfPolicy", "CsrfRefused", "csrf_field", "csrf_token"]

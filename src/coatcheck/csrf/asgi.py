@@ -7,8 +7,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from coatcheck.asgi import ASGIApp, Headers, Message, Receive, Scope, Send, header_of, request_of, send_refusal
-from coatcheck.csrf.forms import SEARCHED_BYTES, FormSearch
-from coatcheck.csrf.policy import HEADER, Attempt, CsrfPolicy, refuse
+from coatcheck.csrf.policy import HEADER, SEARCHED_BYTES, Attempt, CsrfPolicy, refuse
 from coatcheck.errors import ConfigurationError, CsrfRefused
 from coatcheck.sessions import Session
 
@@ -29,25 +28,29 @@ class CsrfMiddleware:
         app: the application.
         trusted_origins: see `CsrfPolicy`.
         exempt: see `CsrfPolicy`.
+        tokens: see `CsrfPolicy`. With False, it may also go outside of the session.
         name: the key of the scope with the session, see `coatcheck.asgi.SessionMiddleware`.
         refusal: answers refused HTTP requests instead of the plain 403. `scope["coatcheck.csrf"]` tells it why.
 
     Raises:
         ConfigurationError: an argument can't work.
-        MissingExtra: not from here, but from importing this module without the extra `csrf`.
+        MissingExtra: there are to be tokens, and the extra `csrf` is not installed.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (they are the settings)
         self,
         app: ASGIApp,
         *,
         trusted_origins: Iterable[str] = (),
         exempt: Iterable[str] = (),
+        tokens: bool = True,
         name: str = "session",
         refusal: ASGIApp | None = None,
     ) -> None:
         self._app = app
-        self._policy = CsrfPolicy(trusted_origins, exempt)
+        self._policy = CsrfPolicy(trusted_origins, exempt, tokens=tokens)
+        if tokens:
+            import coatcheck.csrf.forms  # noqa: F401 (so that it fails now if it can't work)
         self._name = name
         self._refusal = refusal
 
@@ -72,6 +75,8 @@ class CsrfMiddleware:
 
     async def _check(self, scope: Scope, body: _Body) -> None:
         is_own_page = self._policy.check_origin(_attempt(scope))
+        if not self._policy.has_tokens:
+            return
         session = scope.get(self._name)
         if not isinstance(session, Session):
             msg = f"CsrfMiddleware found no session under {self._name!r}: put it inside of SessionMiddleware"
@@ -117,6 +122,8 @@ class _Body:
 
 
 async def _token_in_form(scope: Scope, body: _Body) -> str | None:
+    from coatcheck.csrf.forms import FormSearch
+
     search = FormSearch(header_of(scope["headers"], b"content-type"))
     while not search.is_over:
         piece, is_last = await body.next()

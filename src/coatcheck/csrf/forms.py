@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Final, Protocol
 
+from coatcheck.csrf.policy import SEARCHED_BYTES
 from coatcheck.csrf.tokens import FIELD
 from coatcheck.errors import MissingExtra
 
@@ -15,9 +16,6 @@ try:
 except ImportError as error:
     _feature = "CSRF protection of forms"
     raise MissingExtra(_feature, "csrf") from error
-
-SEARCHED_BYTES: Final = 65_536
-"""The token is looked for in so much of a form. What comes before it should be short fields."""
 
 _FORMS: Final = ("application/x-www-form-urlencoded", "multipart/form-data")
 _FIELD: Final = FIELD.encode("ascii")

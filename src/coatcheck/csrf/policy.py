@@ -7,7 +7,7 @@ import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 from html import escape
-from typing import Final
+from typing import Final, Literal, TypeAlias
 from urllib.parse import urlsplit
 
 from coatcheck.csrf.tokens import is_genuine
@@ -18,8 +18,14 @@ from coatcheck.session import BaseSession
 
 logger: Final = logging.getLogger("coatcheck")
 
+Csrf: TypeAlias = bool | Literal["origin"]
+"""What adapters are told: True asks for tokens, "origin" only looks at where requests come from, False does neither."""
+
 HEADER: Final = "x-csrf-token"
 """The name of the header, for scripts."""
+
+SEARCHED_BYTES: Final = 65_536
+"""The token is looked for in so much of a form. What comes before it should be short fields."""
 
 _SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 """They change nothing (RFC 9110, section 9.2.1)."""
@@ -58,12 +64,15 @@ class CsrfPolicy:
             site's own, where a proxy changes the Host header and browsers send no Sec-Fetch-Site (over plain http).
         exempt: paths that need no check, with all that is below them: where no browser sends requests, and something
             else proves who does, such as the signature of a webhook.
+        tokens: False only looks at where requests come from. Forms and scripts then need nothing, and browsers of
+            before 2020 are not protected.
 
     Raises:
         ConfigurationError: an origin or a path is none.
     """
 
-    def __init__(self, trusted_origins: Iterable[str] = (), exempt: Iterable[str] = ()) -> None:
+    def __init__(self, trusted_origins: Iterable[str] = (), exempt: Iterable[str] = (), *, tokens: bool = True) -> None:
+        self.has_tokens = tokens
         self._trusted = frozenset(map(_checked_origin, _several("trusted_origins", trusted_origins)))
         self._exempt = tuple(map(_checked_path, _several("exempt", exempt)))
 
@@ -108,6 +117,14 @@ class CsrfPolicy:
             raise CsrfRefused(_NO_TOKEN, "csrf_token_missing")
         if not is_genuine(session, token):
             raise CsrfRefused(_WRONG_TOKEN, "csrf_token_wrong")
+
+
+def wants_tokens(csrf: Csrf) -> bool:
+    """Tell what an adapter's setting says of tokens. Raises ConfigurationError for one that says nothing."""
+    if csrf not in (True, False, "origin"):
+        msg = f"csrf: expected True, 'origin' or False, got {csrf!r:.80}"
+        raise ConfigurationError(msg)
+    return csrf is True
 
 
 def refuse(error: CsrfRefused, request: Request) -> Refusal:

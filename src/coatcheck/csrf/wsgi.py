@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from io import BufferedReader, RawIOBase
 from typing import TYPE_CHECKING, Any, Final
 
-from coatcheck.csrf.forms import FormSearch
 from coatcheck.csrf.policy import HEADER, Attempt, CsrfPolicy, refuse
 from coatcheck.errors import ConfigurationError, CsrfRefused
 from coatcheck.sessions import SyncSession
@@ -32,25 +31,29 @@ class CsrfMiddleware:
         app: the application.
         trusted_origins: see `CsrfPolicy`.
         exempt: see `CsrfPolicy`.
+        tokens: see `CsrfPolicy`.
         environ_key: where the session is, see `coatcheck.wsgi.SessionMiddleware`.
         refusal: answers refused requests instead of the plain 403.
 
     Raises:
         ConfigurationError: an argument can't work.
-        MissingExtra: not from here, but from importing this module without the extra `csrf`.
+        MissingExtra: there are to be tokens, and the extra `csrf` is not installed.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (they are the settings)
         self,
         app: WSGIApplication,
         *,
         trusted_origins: Iterable[str] = (),
         exempt: Iterable[str] = (),
+        tokens: bool = True,
         environ_key: str = ENVIRON_KEY,
         refusal: WSGIApplication | None = None,
     ) -> None:
         self._app = app
-        self._policy = CsrfPolicy(trusted_origins, exempt)
+        self._policy = CsrfPolicy(trusted_origins, exempt, tokens=tokens)
+        if tokens:
+            import coatcheck.csrf.forms  # noqa: F401 (so that it fails now if it can't work)
         self._environ_key = environ_key
         self._refusal = refusal
 
@@ -70,6 +73,8 @@ class CsrfMiddleware:
 
     def _check(self, environ: WSGIEnvironment) -> None:
         is_own_page = self._policy.check_origin(_attempt(environ))
+        if not self._policy.has_tokens:
+            return
         session = environ.get(self._environ_key)
         if not isinstance(session, SyncSession):
             msg = f"CsrfMiddleware found no session under {self._environ_key!r}: put it inside of SessionMiddleware"
@@ -80,6 +85,8 @@ class CsrfMiddleware:
 
 def _token_in_form(environ: WSGIEnvironment) -> str | None:
     """Look into the beginning of the body, and put it back for the application."""
+    from coatcheck.csrf.forms import FormSearch
+
     search = FormSearch(environ.get("CONTENT_TYPE", ""))
     if search.is_over:
         return None

@@ -19,7 +19,8 @@ from flask.sessions import SessionMixin
 from werkzeug.datastructures import Headers
 
 from coatcheck.config import MIN_SECRET_KEY_BYTES, CookieConfig
-from coatcheck.csrf import csrf_field, csrf_token
+from coatcheck.csrf import Csrf, csrf_field, csrf_token
+from coatcheck.csrf.policy import wants_tokens
 from coatcheck.errors import ConfigurationError
 from coatcheck.guard import Guard, require_login, require_recent_login
 from coatcheck.headers import TEXT
@@ -91,14 +92,13 @@ def read_settings(config: Mapping[str, Any], *, has_sessions: bool) -> Settings:
     """
     found = {key.removeprefix(_PREFIX).lower(): value for key, value in config.items() if key.startswith(_PREFIX)}
     _check_known(found, has_sessions=has_sessions)
-    csrf = {key: found[f"csrf_{key}"] for key in ("trusted_origins", "exempt") if f"csrf_{key}" in found}
-    if csrf and not found.get("csrf"):
-        msg = "app.config has settings of the CSRF protection, but not COATCHECK_CSRF = True"
-        raise ConfigurationError(msg)
+    protection: Csrf = found.get("csrf", "origin")
+    csrf = {"tokens": wants_tokens(protection)}
+    csrf |= {key: found[f"csrf_{key}"] for key in ("trusted_origins", "exempt") if f"csrf_{key}" in found}
     return Settings(
         sessions={} if has_sessions else _sessions_settings(found, config),
         middleware={key: found[key] for key in ("load", "while_down") if key in found},
-        csrf=csrf if found.get("csrf") else None,
+        csrf=csrf if protection else None,
         login_path=found.get("login_path", "/login"),
     )
 

@@ -15,7 +15,7 @@ from functools import partial, wraps
 from typing import Any, Final, ParamSpec, TypeVar
 
 from coatcheck import outage
-from coatcheck.csrf.policy import HEADER, Attempt, CsrfPolicy, refuse
+from coatcheck.csrf.policy import HEADER, Attempt, Csrf, CsrfPolicy, refuse, wants_tokens
 from coatcheck.csrf.tokens import FIELD
 from coatcheck.devices import Device
 from coatcheck.errors import ConfigurationError, CsrfRefused, LoginRequired, MissingExtra, StoreUnavailable
@@ -49,7 +49,7 @@ def setup(  # noqa: PLR0913 (they are the settings)
     load: Load = "eager",
     while_down: WhileDown | Mapping[str, WhileDown] = "refuse",
     login_path: str = "/login",
-    csrf: bool = False,
+    csrf: Csrf = "origin",
     trusted_origins: Iterable[str] = (),
     csrf_exempt: Iterable[str] = (),
 ) -> None:
@@ -67,8 +67,9 @@ def setup(  # noqa: PLR0913 (they are the settings)
         while_down: what becomes of requests that need their session while the store is out of reach: see
             `coatcheck.asgi.SessionMiddleware`.
         login_path: where browsers are sent when a handler needs a login.
-        csrf: refuse requests that other sites' pages send, and those that lack a token: see `coatcheck.csrf`. The
-            token is taken from the header `X-CSRF-Token`, or else from the form field `csrf_token`.
+        csrf: "origin" refuses what other sites' pages send; True also asks for the token of
+            `coatcheck.csrf.csrf_field`, in the header `X-CSRF-Token` or the form field `csrf_token`; False looks at
+            nothing. See `CsrfPolicy`.
         trusted_origins: see `CsrfPolicy`.
         csrf_exempt: paths that need no check: `exempt` of `CsrfPolicy`.
 
@@ -79,8 +80,9 @@ def setup(  # noqa: PLR0913 (they are the settings)
         msg = f"sessions: aiohttp needs a Sessions object, got a {type(sessions).__name__}"
         raise ConfigurationError(msg)
     transport = _Transport(sessions, name, load, while_down, Guard(login_path=login_path))
+    tokens = wants_tokens(csrf)
     if csrf:
-        app.middlewares.insert(0, _CsrfCheck(CsrfPolicy(trusted_origins, csrf_exempt), name).run)
+        app.middlewares.insert(0, _CsrfCheck(CsrfPolicy(trusted_origins, csrf_exempt, tokens=tokens), name).run)
     app.middlewares.insert(0, transport.run)
     app.on_response_prepare.append(transport.prepare)
     app.on_cleanup.append(transport.close)
@@ -324,6 +326,8 @@ class _CsrfCheck:
 
     async def _check(self, request: web.Request) -> None:
         is_own_page = self._policy.check_origin(_attempt(request))
+        if not self._policy.has_tokens:
+            return
         session = await get_session(request, self._name)
         if self._policy.needs_token(session, is_own_page=is_own_page):
             token = request.headers.get(HEADER) or await _token_in_form(request)

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Final, TypeVar
 
 from coatcheck import guard
 from coatcheck.config import CookieConfig
+from coatcheck.csrf import Csrf
 from coatcheck.errors import LoginRequired, MissingExtra, RecentLoginRequired
 from coatcheck.integrations import starlette
 from coatcheck.mounting import Load
@@ -60,7 +61,7 @@ def add_sessions(  # noqa: PLR0913 (they are the settings)
     sessions: Sessions,
     *,
     login_path: str | None = None,
-    csrf: bool = True,
+    csrf: Csrf = "origin",
     trusted_origins: Iterable[str] = (),
     csrf_exempt: Iterable[str] = (),
     load: Load = "eager",

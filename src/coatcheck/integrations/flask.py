@@ -16,6 +16,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from coatcheck import outage
+from coatcheck.csrf.wsgi import CsrfMiddleware
 from coatcheck.errors import LoginRequired, MissingExtra, StoreUnavailable
 from coatcheck.sessions import SyncSession, SyncSessions
 from coatcheck.wsgi import ENVIRON_KEY, SessionMiddleware, request_of
@@ -64,10 +65,9 @@ class Coatcheck(Extension[Flask, SyncSessions]):
     def _install(self, app: Flask, sessions: SyncSessions, settings: Settings) -> None:
         inner: Any = app.wsgi_app
         if settings.csrf is not None:
-            from coatcheck.csrf.wsgi import CsrfMiddleware  # needs the extra csrf
-
             inner = CsrfMiddleware(inner, **settings.csrf)
-            give_templates_the_csrf_token(app, session)
+            if settings.csrf["tokens"]:
+                give_templates_the_csrf_token(app, session)
         outer: Any = SessionMiddleware(inner, sessions, **settings.middleware)
         app.wsgi_app = outer  # type: ignore[method-assign]
         app.session_interface = _Interface(sessions)

@@ -14,6 +14,9 @@ from datetime import timedelta
 from typing import Any, Final, cast
 
 from coatcheck.asgi import ASGIApp, Message, Receive, Scope, Send, SessionMiddleware, request_of
+from coatcheck.csrf import Csrf
+from coatcheck.csrf.asgi import CsrfMiddleware
+from coatcheck.csrf.policy import wants_tokens
 from coatcheck.csrf.tokens import HiddenField, csrf_field, csrf_token
 from coatcheck.errors import ConfigurationError, LoginRequired, MissingExtra, StoreUnavailable, UnsupportedValue
 from coatcheck.guard import Guard, require_login, require_recent_login
@@ -65,14 +68,14 @@ class CoatcheckPlugin(InitPluginProtocol, ReceiveRoutePlugin):
             dependency, a guard or `get_session` first asks for it.
         while_down: see `coatcheck.asgi.SessionMiddleware`.
         login_path: where browsers are sent when a handler needs a login.
-        csrf: refuse requests that other sites' pages send, and those that lack a token: see
-            `coatcheck.csrf.asgi.CsrfMiddleware`.
+        csrf: "origin" refuses what other sites' pages send; True also asks for the token of `csrf_field`, which forms
+            and scripts then have to send; False looks at nothing. See `coatcheck.csrf.asgi.CsrfMiddleware`.
         trusted_origins: see `coatcheck.csrf.CsrfPolicy`.
         csrf_exempt: paths that need no check: `exempt` of `CsrfPolicy`.
 
     Raises:
         ConfigurationError: an argument can't work.
-        MissingExtra: `csrf` needs the extra of that name.
+        MissingExtra: with `csrf=True`, where the extra `csrf` is not installed.
     """
 
     def __init__(  # noqa: PLR0913 (they are the settings)
@@ -84,7 +87,7 @@ class CoatcheckPlugin(InitPluginProtocol, ReceiveRoutePlugin):
         load: Load = "eager",
         while_down: WhileDown | Mapping[str, WhileDown] = "refuse",
         login_path: str = "/login",
-        csrf: bool = False,
+        csrf: Csrf = "origin",
         trusted_origins: Iterable[str] = (),
         csrf_exempt: Iterable[str] = (),
     ) -> None:
@@ -101,9 +104,9 @@ class CoatcheckPlugin(InitPluginProtocol, ReceiveRoutePlugin):
             _define(SessionMiddleware, sessions=sessions, name=name, load=load, while_down=while_down),
             _define(_Inside, name=name),
         ]
+        self._has_tokens = wants_tokens(csrf)
         if csrf:
-            self._middlewares.append(_csrf_middleware(name, trusted_origins, csrf_exempt))
-        self._has_csrf = csrf
+            self._middlewares.append(_csrf_middleware(name, trusted_origins, csrf_exempt, tokens=self._has_tokens))
 
     def on_app_init(self, app_config: AppConfig) -> AppConfig:
         """Called by Litestar when the application is made."""
@@ -187,7 +190,7 @@ class CoatcheckPlugin(InitPluginProtocol, ReceiveRoutePlugin):
             return csrf_token(session_of(context))
 
         engine.register_template_callable("get_flashes", get_flashes)
-        if self._has_csrf:  # else templates may want those of Litestar's own protection
+        if self._has_tokens:  # else templates may want those of Litestar's own protection
             engine.register_template_callable("csrf_field", field)
             engine.register_template_callable("csrf_token", token)
 
@@ -277,13 +280,15 @@ def _define(kind: Callable[..., ASGIApp], **options: Any) -> DefineMiddleware:
     return DefineMiddleware(cast("Any", kind), **options)  # to Litestar, ASGI's messages are typed dicts
 
 
-def _csrf_middleware(name: str, trusted_origins: Iterable[str], exempt: Iterable[str]) -> DefineMiddleware:
-    from coatcheck.csrf.asgi import CsrfMiddleware  # it needs an extra
-    from coatcheck.csrf.policy import CsrfPolicy
+def _csrf_middleware(
+    name: str, trusted_origins: Iterable[str], exempt: Iterable[str], *, tokens: bool
+) -> DefineMiddleware:
+    origins, paths = tuple(trusted_origins), tuple(exempt)
 
-    origins, paths = list(trusted_origins), list(exempt)
-    CsrfPolicy(trusted_origins, exempt)  # to say now what is wrong with them
-    return _define(CsrfMiddleware, trusted_origins=origins, exempt=paths, name=name)
+    async def nothing(*_: object) -> None: ...
+
+    CsrfMiddleware(nothing, trusted_origins=trusted_origins, exempt=exempt, tokens=tokens)  # to say now what is wrong
+    return _define(CsrfMiddleware, trusted_origins=origins, exempt=paths, tokens=tokens, name=name)
 
 
 class _Inside:

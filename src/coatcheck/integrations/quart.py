@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from coatcheck import outage
 from coatcheck.asgi import SessionMiddleware, request_of
+from coatcheck.csrf.asgi import CsrfMiddleware
 from coatcheck.errors import LoginRequired, MissingExtra, StoreUnavailable
 from coatcheck.sessions import Session, Sessions
 
@@ -71,10 +72,9 @@ class Coatcheck(Extension[Quart, Sessions]):
     def _install(self, app: Quart, sessions: Sessions, settings: Settings) -> None:
         inner: Any = app.asgi_app
         if settings.csrf is not None:
-            from coatcheck.csrf.asgi import CsrfMiddleware  # needs the extra csrf
-
             inner = CsrfMiddleware(inner, **settings.csrf)
-            give_templates_the_csrf_token(app, session)
+            if settings.csrf["tokens"]:
+                give_templates_the_csrf_token(app, session)
         outer: Any = SessionMiddleware(inner, sessions, **settings.middleware)
         app.asgi_app = outer  # type: ignore[method-assign]
         app.session_interface = cast("Any", _Interface(sessions))  # any will do, whatever the annotation says

@@ -13,7 +13,9 @@ from typing import Any, Final, ParamSpec, Protocol, TypeVar, cast, overload
 
 from coatcheck import guard, outage
 from coatcheck.asgi import SessionMiddleware, request_of
-from coatcheck.csrf import csrf_field, csrf_token
+from coatcheck.csrf import Csrf, csrf_field, csrf_token
+from coatcheck.csrf.asgi import CsrfMiddleware
+from coatcheck.csrf.policy import wants_tokens
 from coatcheck.errors import ConfigurationError, LoginRequired, MissingExtra, StoreUnavailable
 from coatcheck.guard import Guard
 from coatcheck.mounting import Load
@@ -47,7 +49,7 @@ def add_sessions(  # noqa: PLR0913 (they are the settings)
     sessions: Sessions,
     *,
     login_path: str | None = None,
-    csrf: bool = True,
+    csrf: Csrf = "origin",
     trusted_origins: Iterable[str] = (),
     csrf_exempt: Iterable[str] = (),
     load: Load = "eager",
@@ -65,7 +67,8 @@ def add_sessions(  # noqa: PLR0913 (they are the settings)
         sessions: the sessions to use.
         login_path: where browsers are sent that have to log in. None for an application that has no such page: then
             everybody gets 401 and JSON, as programs always do.
-        csrf: protect from cross-site request forgery; see `coatcheck.csrf.asgi.CsrfMiddleware`.
+        csrf: "origin" refuses what other sites' pages send; True also asks for the token of `csrf_field`, which forms
+            and scripts then have to send; False looks at nothing. See `coatcheck.csrf.asgi.CsrfMiddleware`.
         trusted_origins: other origins whose pages may send requests here, such as "https://shop.example".
         csrf_exempt: paths that need no such protection, such as "/webhooks".
         load: see `coatcheck.asgi.SessionMiddleware`. With "lazy", decorators and dependencies load the session.
@@ -73,16 +76,16 @@ def add_sessions(  # noqa: PLR0913 (they are the settings)
 
     Raises:
         ConfigurationError: an argument can't work.
-        MissingExtra: with `csrf`, where the extra `csrf` is not installed.
+        MissingExtra: with `csrf=True`, where the extra `csrf` is not installed.
     """
     # One handler for requests and WebSockets; Starlette's types know only such as are for one of them.
     answer = cast("ExceptionHandler", partial(_answer, Guard(login_path=login_path)))
     app.exception_handlers.setdefault(LoginRequired, answer)
     prepare_mounted(app, partial(_prepare, answer, outage.OutageLog()))
+    tokens = wants_tokens(csrf)
     if csrf:
-        from coatcheck.csrf.asgi import CsrfMiddleware
-
-        app.add_middleware(CsrfMiddleware, trusted_origins=tuple(trusted_origins), exempt=tuple(csrf_exempt))
+        origins, exempt = tuple(trusted_origins), tuple(csrf_exempt)
+        app.add_middleware(CsrfMiddleware, trusted_origins=origins, exempt=exempt, tokens=tokens)
     app.add_middleware(SessionMiddleware, sessions=sessions, load=load, while_down=while_down)
 
 
