@@ -141,10 +141,10 @@ def test_a_script_with_the_token_in_a_header_passes_whatever_its_body(shop: Any)
         ({}, "csrf_token_missing"),
         ({"data": {"item": "book"}}, "csrf_token_missing"),
         ({"data": {"csrf_token": ""}}, "csrf_token_missing"),
-        ({"data": {"csrf_token": "A" * 86}}, "csrf_token_wrong"),
-        ({"headers": {"x-csrf-token": "A" * 86}}, "csrf_token_wrong"),
-        ({"files": {"csrf_token": b"A" * 86}}, "csrf_token_missing"),
-        ({"json": {"csrf_token": "A" * 86}}, "csrf_token_missing"),
+        ({"data": {"csrf_token": "A" * 64}}, "csrf_token_wrong"),
+        ({"headers": {"x-csrf-token": "A" * 64}}, "csrf_token_wrong"),
+        ({"files": {"csrf_token": b"A" * 64}}, "csrf_token_missing"),
+        ({"json": {"csrf_token": "A" * 64}}, "csrf_token_missing"),
         ({"content": b"\xff\xfe", "headers": {"content-type": "multipart/form-data"}}, "csrf_token_missing"),
         ({"content": b"\xff", "headers": {"content-type": "multipart/form-data; boundary=x"}}, "csrf_token_missing"),
         (
@@ -311,6 +311,15 @@ def test_a_websocket_is_refused_to_other_sites_pages(origin: str | None, is_acce
     sessions = Sessions("memory://", secret_keys=[KEY])
     asyncio.run(ASGISessions(ASGICsrf(application), sessions)(scope, receive, send))
     assert ("websocket.accept" in sent) is is_accepted
+
+
+@pytest.mark.parametrize(("origin", "status"), [(URL, 200), ("https://evil.test", 403)])
+def test_a_websocket_of_a_wsgi_server_is_refused_to_other_sites_pages(origin: str, status: int) -> None:
+    shop = WSGIShop()
+    headers = {"upgrade": "WebSocket", "connection": "upgrade", "origin": origin}
+    assert shop.request("GET", "/live", headers=headers).status_code == status
+    assert shop.request("GET", "/live", headers={"origin": origin}).status_code == 200
+    shop.close()
 
 
 # --- bodies as servers give them --------------------------------------------------------------------------------------
