@@ -99,15 +99,16 @@ def test_cookie_is_what_was_promised_as_the_browser_sees_it(page: Page, site: Si
     assert page.evaluate("document.cookie") == ""
 
 
-def test_session_that_an_attacker_has_planted_does_not_become_the_victims(new_device: NewDevice, site: Site) -> None:
+@pytest.mark.parametrize("owner", ["bob", "alice"])
+def test_session_from_before_the_login_is_dead_after_it(new_device: NewDevice, site: Site, owner: str) -> None:
+    """So that nobody gains by planting their own session in a victim's browser, nor by a copy of an earlier one."""
     attacker, victim = new_device(), new_device()
-    site.log_in(attacker.new_page(), "bob")
+    attackers_page, page = attacker.new_page(), victim.new_page()
+    site.log_in(attackers_page, owner)
     planted = site.token(attacker)
     site.plant(victim, planted)
-    page = victim.new_page()
     site.log_in(page, "alice")
     assert site.token(victim) != planted
-    attackers_page = attacker.new_page()
     attackers_page.goto("/profile")
     expect(attackers_page).to_have_url(LOGIN)
     page.goto("/profile")

@@ -99,8 +99,10 @@ def test_login_leads_to_no_other_site(new_visitor: NewVisitor, target: str) -> N
     assert (page.status, page.headers["location"]) == (303, "/profile")
 
 
-def test_login_gives_a_new_session_id_also_to_who_came_with_an_attackers(new_visitor: NewVisitor) -> None:
-    attacker, victim = new_visitor("bob"), new_visitor()
+@pytest.mark.parametrize("owner", ["bob", "alice"])
+def test_session_from_before_the_login_is_dead_after_it(new_visitor: NewVisitor, owner: str) -> None:
+    """So that nobody gains by planting their own session in a victim's browser, nor by a copy of an earlier one."""
+    attacker, victim = new_visitor(owner), new_visitor()
     planted = dict(attacker.cookies)
     victim.cookies = dict(planted)
     assert victim.log_in("alice").status == 303
