@@ -60,21 +60,36 @@ class HttpsFront:
         connection.add_done_callback(self._connections.discard)
 
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        ends = [writer]
         try:
             head = await reader.readuntil(b"\r\n\r\n")
             server_reader, server_writer = await asyncio.open_connection("127.0.0.1", self._target_port)
-        except _GONE:
-            writer.transport.abort()
-            return
-        server_writer.write(_forwarded(head))
-        rest = asyncio.ensure_future(_pass_on(reader, server_writer))
-        try:
-            await _pass_on(server_reader, writer)
-        finally:
-            rest.cancel()
-            await asyncio.gather(rest, return_exceptions=True)
-            for end in (server_writer, writer):
+            ends.append(server_writer)
+            server_writer.write(_forwarded(head))
+            await _exchange(reader, writer, server_reader, server_writer)
+            for end in ends:
                 end.close()  # what is written is sent before
+                await end.wait_closed()
+        except _GONE:
+            pass  # the browser changed its mind, or the server is not there
+        finally:
+            for end in ends:
+                end.transport.abort()
+
+
+async def _exchange(
+    reader: asyncio.StreamReader,
+    writer: asyncio.StreamWriter,
+    server_reader: asyncio.StreamReader,
+    server_writer: asyncio.StreamWriter,
+) -> None:
+    """Pass on both directions, until the server has said everything."""
+    rest = asyncio.ensure_future(_pass_on(reader, server_writer))
+    try:
+        await _pass_on(server_reader, writer)
+    finally:
+        rest.cancel()
+        await asyncio.gather(rest, return_exceptions=True)
 
 
 def _forwarded(head: bytes) -> bytes:
