@@ -18,7 +18,7 @@ from urllib.parse import parse_qsl
 import pytest
 from command_line import ENVIRONMENT
 from https_front import HttpsFront
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Cookie, Page, expect, sync_playwright
 from serving import serve_wsgi
 from shop_driver import EXAMPLES, PASSWORDS, ShopProcess
 
@@ -27,8 +27,7 @@ _BROWSERS: Final = ("chromium", "chromium-browser", "google-chrome")
 _OPTIONS: Final = [
     "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",
-    # The hosts of these tests are different sites on this machine.
-    "--host-resolver-rules=MAP *.test 127.0.0.1",
+    "--host-resolver-rules=MAP evil.test 127.0.0.1",  # another site than 127.0.0.1, on this machine
 ]  # fmt: skip
 
 SITES: Final = ["demo", *(name for name in ("fastapi_app", "django_app") if (EXAMPLES / f"{name}.py").exists())]
@@ -112,10 +111,14 @@ class Site:
         page.get_by_role("button", name="Save").click()
         expect(page.get_by_role("status")).to_be_visible()
 
+    def session_cookies(self, device: BrowserContext) -> list[Cookie]:
+        """Give the session cookies that a device has of this site: none or one."""
+        return [cookie for cookie in device.cookies(self.url) if cookie["name"] == self.cookie]
+
     def token(self, device: BrowserContext) -> str:
         """Give the session cookie's value."""
-        (value,) = (cookie["value"] for cookie in device.cookies(self.url) if cookie["name"] == self.cookie)
-        return value
+        (cookie,) = self.session_cookies(device)
+        return cookie["value"]
 
     def plant(self, device: BrowserContext, token: str, same_site: Literal["Lax", "None"] = "Lax") -> None:
         """Put a session cookie into a device."""
@@ -153,17 +156,16 @@ def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         port = stack.enter_context(_demo(folder) if is_demo else _example(name, folder))
         front = stack.enter_context(HttpsFront(port, folder))
         cookie = "session" if is_demo else "__Host-session"
-        yield Site(name, f"https://shop.test:{front.port}", cookie, is_secure=not is_demo)
+        yield Site(name, f"https://127.0.0.1:{front.port}", cookie, is_secure=not is_demo)
 
 
 @pytest.fixture(scope="package")
 def attacker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The URL of another site, whose page sends a form at once if it has a query: to `to`, with the other fields."""
+    """The URL of another site, whose page sends a form at once: to `to` of the query, with its other fields."""
 
     def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
-        fields = dict(parse_qsl(environ["QUERY_STRING"]))
         start_response("200 OK", [("Content-Type", "text/html")])
-        return [_luring_page(fields).encode() if fields else b"<p>Nothing to see here."]
+        return [_luring_page(dict(parse_qsl(environ["QUERY_STRING"]))).encode()]
 
     with serve_wsgi(app) as url, HttpsFront(int(url.rpartition(":")[2]), tmp_path_factory.mktemp("attacker")) as front:
         yield f"https://evil.test:{front.port}/"

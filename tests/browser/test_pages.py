@@ -7,7 +7,10 @@ from typing import Final, Literal
 import pytest
 from playwright.sync_api import Page, ViewportSize, expect
 
-from .conftest import SCREENSHOTS, NewDevice, Site
+from .conftest import SCREENSHOTS, SITES, NewDevice, Site
+
+# The examples have their pages in common, so one of them is looked at.
+pytestmark = pytest.mark.parametrize("site", SITES[:2], indirect=True)
 
 # WCAG 2.2, 1.4.3: the contrast of text with its background, here asked of large text too.
 LEAST_CONTRAST: Final = 4.5
