@@ -108,11 +108,12 @@ class SessionMiddleware:
                 session.wait_for_load()
             scope[self._name] = session
             await self._app(scope, exchange.receive if scope["type"] == "websocket" else receive, exchange.send)
-        except StoreUnavailable as error:
+        except Exception as error:
             await exchange.failed()
-            if exchange.has_started:
+            outage_met = exchange.outage_behind(error)
+            if outage_met is None:
                 raise
-            self._outages.report(error)
+            self._outages.report(outage_met)
             await _refuse(scope, send, self._sessions.lifecycle.cookie(session._work))
         except BaseException:
             await exchange.failed()
@@ -156,7 +157,7 @@ class _Exchange:
     async def send(self, message: Message) -> None:
         """Pass a message on to the client, after storing what it may be about."""
         if message["type"] in _STARTS and not self.has_started:
-            await self._start(message)
+            message = await self._start(message)
         elif self.has_started:
             await self._save()
         await self._send(message)
@@ -166,7 +167,11 @@ class _Exchange:
         if not self._session._work.settled:
             await self._session.save()
 
-    async def _start(self, message: Message) -> None:
+    async def _start(self, message: Message) -> Message:
+        """Store the session; give the message with what is due in its headers.
+
+        Another one, because a cache further in, as Litestar has, may keep the first: it must not hold a cookie.
+        """
         status = message.get("status", _SWITCHING_PROTOCOLS)
         if self._store_error is not None and status < 500:  # noqa: PLR2004
             raise self._store_error  # the application went on after the error; its answer may not be true
@@ -181,7 +186,17 @@ class _Exchange:
             headers = list(message.get("headers", ()))
             for_now = self._session._work.outage is not None
             BYTES.add(headers, accessed=accessed, set_cookie=set_cookie, old_cookie=old_cookie, for_now=for_now)
-            message["headers"] = headers
+            return {**message, "headers": headers}
+        return message
+
+    def outage_behind(self, error: Exception) -> StoreUnavailable | None:
+        """Give the error for which to answer by 503 when the application raises, if there is one.
+
+        That is what it raised, or what sending its response raised: frameworks put their own errors in its place.
+        """
+        if self.has_started:
+            return None
+        return error if isinstance(error, StoreUnavailable) else self._store_error
 
     async def failed(self) -> None:
         """The application raised: nothing is stored, unless it is a WebSocket whose client has just gone."""
@@ -251,7 +266,9 @@ async def send_refusal(scope: Scope, send: Send, refusal: Refusal, reason: str =
 
 def request_of(scope: Scope) -> Request:
     """Give what guards have to know of a request."""
-    target: str = scope.get("raw_path", scope["path"].encode()).decode("latin-1")
+    # Servers need not give the raw path, and Starlette's TestClient left the query on it for long.
+    path: bytes = (scope.get("raw_path") or b"").partition(b"?")[0] or scope["path"].encode()
+    target = path.decode("latin-1")
     if scope.get("query_string"):
         target += "?" + scope["query_string"].decode("latin-1")
     return Request(

@@ -103,6 +103,25 @@ class UndecodableValue(SessionError, ValueError):
     """One value of a stored session can't be decoded here, for example because its time zone is unknown."""
 
 
+class UnfitValue(SessionError, TypeError):
+    """A value does not fit the type that a `SessionSchema` declares for it.
+
+    Raised for a value that was assigned, and with `when_unfit="raise"` for one that was found in the store.
+    The message never holds the value.
+
+    Attributes:
+        key: the session's key.
+        expected: the declared type.
+        found: what was there in its place, by its type.
+    """
+
+    def __init__(self, message: str, *, key: str, expected: str, found: str) -> None:
+        super().__init__(message)
+        self.key = key
+        self.expected = expected
+        self.found = found
+
+
 class RecordError(CoatcheckError):
     """What the store returned is not a record that can be used. It is reported and left as it is."""
 

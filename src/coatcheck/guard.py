@@ -81,18 +81,19 @@ class Guard:
     """The settings of a guard around an application.
 
     Args:
-        login_path: where browsers are sent, with `?next=` and the path that was asked for.
+        login_path: where browsers are sent, with `?next=` and the path that was asked for. None if there is no such
+            page: then they get 401 like programs.
         within: how long ago the login may be; None for any time.
 
     Raises:
         ConfigurationError: the login's path is not a path of this site.
     """
 
-    login_path: str = "/login"
+    login_path: str | None = "/login"
     within: timedelta | None = None
 
     def __post_init__(self) -> None:
-        if safe_next(self.login_path, "") != self.login_path:
+        if self.login_path is not None and safe_next(self.login_path, "") != self.login_path:
             msg = f"login_path: expected a path of this site such as '/login', got {self.login_path!r:.80}"
             raise ConfigurationError(msg)
 
@@ -104,11 +105,12 @@ class Guard:
             else:
                 require_recent_login(session, within=self.within)
         except LoginRequired as error:
-            return self._answer(error, request)
+            return self.answer(error, request)
         return None
 
-    def _answer(self, error: LoginRequired, request: Request) -> Refusal:
-        if not request.is_browsing():
+    def answer(self, error: LoginRequired, request: Request) -> Refusal:
+        """Give the answer to a request for which a guard has raised."""
+        if self.login_path is None or not request.is_browsing():
             body = json.dumps({"error": error.code, "message": str(error)}).encode()
             return Refusal(401, text_headers("application/json", body), body)
         target = request.target if request.method in ("GET", "HEAD") else ""

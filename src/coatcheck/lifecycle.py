@@ -259,9 +259,13 @@ class Lifecycle:
         if work.destroyed:
             return self._end_and_commit(work)
         if work.standing is not Standing.STORED and work.standing is not Standing.NEW:
+            if work.standing is Standing.UNAVAILABLE:
+                work.write_views()  # which raises if anything was changed there; elsewhere the change itself has raised
             return None
         patch = work.patch()
         if work.standing is Standing.NEW:
+            if patch:
+                self.check_change_can_be_sent(work)
             steps = self._create(work, patch or work.empty_patch()) if patch or work.login_is_new else None
         elif work.predecessor is not None:
             steps = self._renew(work, work.predecessor_key, patch or work.empty_patch())
@@ -571,6 +575,10 @@ class Lifecycle:
             client_address=self._client_address,
         )
 
+    def is_persistent(self, work: WorkingCopy) -> bool:
+        """Tell whether the session's cookie outlives the browser."""
+        return self._persistent if work.remember is None else work.remember
+
     def revoke(self, store_key: str, owner: str | None = None) -> Steps[Event | None]:
         """End a session by its handle, wherever it is, also one that is about to be stored.
 
@@ -677,7 +685,7 @@ class Lifecycle:
         """Give the Set-Cookie value that is due after a commit, once."""
         if work.issues_cookie:
             work.issues_cookie = work.cookie_is_stale = False
-            persistent = self._persistent if work.remember is None else work.remember
+            persistent = self.is_persistent(work)
             # Rounded up, because Max-Age=0 would delete the cookie that it sets.
             max_age_s = -(-self.keeper.time_left_ms(work.stored.created_at_ms) // 1000) if persistent else None
             return self._cookies.issue(self.token(work), max_age_s)

@@ -21,6 +21,13 @@ from msgspec.msgpack import Decoder, Encoder, Ext
 
 from coatcheck.errors import UndecodableValue, UnsupportedKey, UnsupportedValue
 
+try:
+    from markupsafe import Markup
+except ImportError:
+    _html: type[str] | None = None  # then nobody has such values, unless others have stored them
+else:
+    _html = Markup
+
 MAX_DEPTH: Final = 64
 """How deep lists, dicts and the like may be nested; far below what a decoder's stack holds."""
 
@@ -28,7 +35,7 @@ _PLAIN: Final = frozenset({str, bool, type(None), float, bytes})
 _PLAIN_KEYS: Final = _PLAIN | {int}
 _SCALARS: Final = _PLAIN_KEYS | {datetime, date, time, timedelta, Decimal, UUID}
 
-IMMUTABLE: Final = _SCALARS | {frozenset}
+IMMUTABLE: Final = _SCALARS | {frozenset} | ({_html} if _html else set())
 """Types whose values can't change in place. (A tuple may hold a list, so it is not among them.)"""
 
 _MIN_INT: Final = -(2**63)
@@ -51,6 +58,8 @@ class Code:
     UUID: Final = 11
     GO: Final = 12
     """A value with a type of Go's. Only between a store that translates and the application; see `add_type`."""
+    HTML: Final = 13
+    """Text that templates don't escape: MarkupSafe's `Markup`, which Jinja2 and Flask make."""
 
 
 class _CannotEncodeError(Exception):
@@ -261,6 +270,8 @@ _WRITERS: Final[dict[type, _Writer]] = {
     Decimal: _portable_decimal,
     UUID: _portable_uuid,
 }
+if _html:
+    _WRITERS[_html] = lambda value, _depth: Ext(Code.HTML, str.encode(value))
 
 
 _foreign_codes: Final[dict[type, int]] = {}
@@ -339,6 +350,13 @@ def _read_time(data: memoryview) -> time:
     return time(*fields).replace(tzinfo=_read_zone(zone), fold=fold)
 
 
+def _read_html(data: memoryview) -> str:
+    if not _html:
+        msg = "it is HTML, and MarkupSafe is not installed"
+        raise ValueError(msg)
+    return _html(str(data, "utf-8"))
+
+
 def _read_dict(data: memoryview) -> dict[Any, Any]:
     parts = iter(_decode(data))
     return dict(zip(parts, parts, strict=True))
@@ -356,4 +374,5 @@ _READERS: Final[dict[int, Callable[[memoryview], Any]]] = {
     Code.TIMEDELTA: lambda data: timedelta(*_decode(data)),
     Code.DECIMAL: lambda data: Decimal(str(data, "ascii")),
     Code.UUID: lambda data: UUID(bytes=bytes(data)),
+    Code.HTML: _read_html,
 }

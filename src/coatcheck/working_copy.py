@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from enum import Enum
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias
 
 from msgspec import Raw
 
@@ -131,6 +131,22 @@ NO_CHANGES: Final = Patch(None)
 something needs its own."""
 
 
+class View(Protocol):
+    """Shows values of a working copy in another form, and brings back what the application changes there.
+
+    `key` is the session's key that it is about; None for all that the view has.
+    """
+
+    def write(self, work: WorkingCopy, key: str | None = None) -> None:
+        """Bring back what was changed in the view."""
+
+    def show(self, work: WorkingCopy) -> None:
+        """Take in what the working copy has now, and keep what was changed in the view."""
+
+    def reset(self, work: WorkingCopy, key: str | None = None) -> None:
+        """Take in what the working copy has now, whatever was changed in the view."""
+
+
 class WorkingCopy:
     """See the module's docstring. Not for use by several threads at once."""
 
@@ -184,6 +200,8 @@ class WorkingCopy:
     """Why it goes on without the store."""
     noted: tuple[Event, ...] = ()
     """What happened, for the application's handlers and the log."""
+    views: tuple[View, ...] = ()
+    """Other forms in which values are shown; see `typed`. They know no working copy, so that there is no circle."""
 
     def __init__(self, opened_at_ms: int, new_id: Callable[[], SessionID]) -> None:
         self.opened_at_ms = opened_at_ms
@@ -252,6 +270,7 @@ class WorkingCopy:
             self.remember = record.remember
         if not self.login_is_new:
             self.login = record.login
+        self._show_views()
 
     def committed(self, revision: bytes, record: Record, expected: Values, patch: Patch) -> None:
         """Take in what was just stored.
@@ -286,6 +305,7 @@ class WorkingCopy:
             self.predecessor = None
         else:  # it was renewed while the store was at work, and what was stored is what the next commit renews
             self.predecessor, self.predecessor_key = patch.session_id, patch.store_key
+        self._show_views()
         is_whole = self.predecessor is None and not self.login_is_new and self.remember is record.remember
         self.settled = is_whole and not self._changes and self._shows_only_what_can_not_change()
 
@@ -301,6 +321,7 @@ class WorkingCopy:
         self.record = None
         self.predecessor = None
         self._base = {}
+        self._show_views()
 
     def _refresh(self, key: str, stored: Raw | None, expected: Raw | None) -> None:
         """Another request had a part in this value: let what was handed out show what the store holds."""
@@ -338,6 +359,7 @@ class WorkingCopy:
         self._base = {}
         self._live.clear()
         self._changes.clear()
+        self._reset_views()
 
     def renew(self, *, by_clock: bool = False) -> None:
         """Take a new ID. Of a session that is stored, the commit moves the record there."""
@@ -380,11 +402,14 @@ class WorkingCopy:
         self.remember = None if self.record is None else self.record.remember
         self.login = None if self.record is None else self.record.login
         self.login_is_new = False
+        self._reset_views()
 
     # --- reading ----------------------------------------------------------------------------------------------
 
     def read(self, key: str) -> Any:
         """Give the value of `key`. Raises KeyError when there is none."""
+        if self.views:
+            self.write_views(key)
         live = self._live
         if key in live:
             return live[key]
@@ -395,10 +420,13 @@ class WorkingCopy:
 
     def has(self, key: object) -> bool:
         """Tell whether `key` has a value."""
+        if self.views and isinstance(key, str):
+            self.write_views(key)
         return key in self._live or (key in self._base and key not in self._changes)
 
     def keys(self) -> Iterator[str]:
         """Give all keys: those that were found, in their order, then new ones."""
+        self.write_views()
         base, live, changes = self._base, self._live, self._changes
         yield from [key for key in base if key in live or key not in changes]
         yield from [key for key in live if key not in base]
@@ -413,6 +441,8 @@ class WorkingCopy:
         """Set a value. Raises UnsupportedKey or UnsupportedValue, and then nothing has changed."""
         self._changes[values.check_key(key)] = values.encode(key, value)
         self._live[key] = value
+        if self.views:
+            self._reset_views(key)
 
     def remove(self, key: str) -> None:
         """Delete a key. Raises KeyError when it is not there."""
@@ -420,11 +450,14 @@ class WorkingCopy:
             raise KeyError(key)
         self._live.pop(key, None)
         self._changes[key] = None
+        if self.views:
+            self._reset_views(key)
 
     def clear(self) -> None:
         """Delete all keys, without decoding anything."""
         self._changes = dict.fromkeys([*self._base, *self._live, *self._changes])
         self._live.clear()
+        self._reset_views()
 
     def operate(self, key: str, operation: Operation) -> Any:
         """Apply an operation now, and again at the commit if another request changed the key meanwhile.
@@ -455,7 +488,41 @@ class WorkingCopy:
             self._live.pop(key, None)
         else:
             self._live[key] = result
+        if self.views:
+            self._reset_views(key)
         return result
+
+    def take_from(self, view: View, key: str, encoded: bytes | None, value: Any = NOTHING) -> None:
+        """Set a value that was changed in a view, or with `NOTHING` delete it; the other views show it."""
+        self._changes[key] = encoded
+        if value is NOTHING:
+            self._live.pop(key, None)
+        else:
+            self._live[key] = value
+        for other in self.views:
+            if other is not view:
+                other.reset(self, key)
+
+    def encoded(self, key: str) -> bytes | None:
+        """Give the encoding of a key's value as this request has it now; None when there is none."""
+        change = self._change_so_far(key)
+        if change is NOTHING:
+            found = self._base.get(key)
+            return None if found is None else bytes(found)
+        return change.result if isinstance(change, _Derived) else change
+
+    def write_views(self, key: str | None = None) -> None:
+        """Take in what was changed in views."""
+        for view in self.views:
+            view.write(self, key)
+
+    def _show_views(self) -> None:
+        for view in self.views:
+            view.show(self)
+
+    def _reset_views(self, key: str | None = None) -> None:
+        for view in self.views:
+            view.reset(self, key)
 
     def _change_so_far(self, key: str) -> Change | _Nothing:
         """Give this request's change of one key, counting what it did to a value that was handed out."""
@@ -489,6 +556,7 @@ class WorkingCopy:
         """
         if not self._changes and self._shows_only_what_can_not_change():
             return NO_CHANGES
+        self.write_views()
         patch = self.empty_patch()
         for key in [*self._live, *(key for key in self._changes if key not in self._live)]:
             change = self._change_so_far(key)
@@ -502,8 +570,14 @@ class WorkingCopy:
                 patch[key] = change
         return patch
 
+    def has_changes(self) -> bool:
+        """Tell whether there is anything to commit, other than that the session is used."""
+        remembered = None if self.record is None else self.record.remember
+        is_kept = self.predecessor is None and not self.login_is_new and self.remember is remembered
+        return bool(self.destroyed) or not is_kept or bool(self.patch())
+
     def _shows_only_what_can_not_change(self) -> bool:
-        return values.IMMUTABLE.issuperset(map(type, self._live.values()))
+        return not self.views and values.IMMUTABLE.issuperset(map(type, self._live.values()))
 
     def empty_patch(self) -> Patch:
         """Give a patch that changes nothing."""
@@ -520,8 +594,9 @@ class WorkingCopy:
 
     def go_on_unextended(self, error: StoreUnavailable) -> None:
         """What is to be stored can't be: go on if that was only that the session is used, or else raise the error."""
-        is_changed = self.destroyed or self.login_is_new or self.predecessor is not None or self.patch()
-        if not self.may_go_on or is_changed or self.record is None or self.remember is not self.record.remember:
+        if self.standing is Standing.UNAVAILABLE:
+            raise error  # what was changed in a view can't be stored
+        if not self.may_go_on or self.record is None or self.has_changes():
             raise error
         self.outage = error
 

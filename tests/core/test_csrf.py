@@ -12,7 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coatcheck.csrf import Attempt, CsrfPolicy, CsrfRefused, csrf_field, csrf_token
+from coatcheck.csrf.policy import refuse
 from coatcheck.errors import ConfigurationError
+from coatcheck.guard import Request
 from coatcheck.stores.memory import MemoryStore, SyncMemoryStore
 
 OWN = "https://shop.test"
@@ -279,6 +281,7 @@ def test_a_token_is_needed_where_there_is_something_to_protect(face: Face) -> No
     assert not policy.needs_token(nobody, is_own_page=False)
     cart = face.request()
     cart["cart"] = ["book"]
+    assert policy.needs_token(cart, is_own_page=False)  # as a session is that was just adopted
     face.respond(cart)
     cart = face.request(cart.token)
     assert policy.needs_token(cart, is_own_page=False)
@@ -286,6 +289,12 @@ def test_a_token_is_needed_where_there_is_something_to_protect(face: Face) -> No
     alice, _ = logged_in(face)
     assert policy.needs_token(alice, is_own_page=True)
     assert policy.needs_token(alice, is_own_page=False)
+
+
+def test_what_a_client_sends_breaks_no_log_line(caplog: pytest.LogCaptureFixture) -> None:
+    refuse(CsrfRefused("No", "csrf_origin"), Request("POST", "/\x1b[2J\n2026-01-01 all is well", "", ""))
+    (line,) = caplog.messages
+    assert line.isprintable()
 
 
 @pytest.mark.parametrize(

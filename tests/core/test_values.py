@@ -18,6 +18,7 @@ from zoneinfo import ZoneInfo
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from markupsafe import Markup
 
 from coatcheck import values
 from coatcheck.errors import UndecodableValue, UnsupportedKey, UnsupportedValue
@@ -229,3 +230,20 @@ def test_no_decoder_that_could_run_code_is_ever_imported() -> None:
 def test_date_and_uuid_are_not_confused_with_their_relatives() -> None:
     for value in (date(2026, 1, 2), datetime(2026, 1, 2, tzinfo=UTC), UUID(int=5), "2026-01-02", Decimal("1.10"), 1.1):
         assert shape(values.decode("key", values.encode("key", value))) == shape(value)
+
+
+def test_html_comes_back_as_html_wherever_it_stands() -> None:
+    kept = [Markup("<b>\u00e9</b>"), {"deep": (Markup(""), "<b>")}]
+    found = values.decode("key", values.encode("key", kept))
+    assert found == kept
+    assert [type(each) for each in (found[0], *found[1]["deep"])] == [Markup, Markup, str]
+    assert values.encode("key", Markup("a")) != values.encode("key", "a")
+
+
+def test_html_is_not_taken_for_text_where_markupsafe_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    encoded = values.encode("key", Markup("<b>"))
+    monkeypatch.setattr(values, "_html", None)
+    with pytest.raises(
+        UndecodableValue, match=r"session\['key'\] can't be decoded here: .*MarkupSafe is not installed"
+    ):
+        values.decode("key", encoded)

@@ -222,6 +222,56 @@ def test_the_application_reads_the_body_as_it_was_sent(shop: Any, size: int, kin
         assert (answer.status_code, answer.text) == (200, length)
 
 
+def test_of_several_fields_the_first_counts(shop: Any) -> None:
+    token = log_in(shop)
+    assert shop.request("POST", "/buy", data={"csrf_token": [token, "A" * 64, "A" * 64]}).status_code == 200
+    assert shop.request("POST", "/buy", data={"csrf_token": ["A" * 64, token, token]}).status_code == 403
+
+
+def test_an_upload_is_not_read_to_its_end_for_a_token() -> None:
+    shop = ASGIShop()
+    token = log_in(shop)
+    part = b'--here\r\ncontent-disposition: form-data; name="'
+    body = part + b'photo"; filename="a"\r\n\r\n' + b"x" * 500_000 + b"\r\n"
+    body += part + b'csrf_token"\r\n\r\n' + token.encode() + b"\r\n--here--\r\n"
+    headers = {"content-type": "multipart/form-data; boundary=here"}
+    sent = 0
+
+    async def pieces() -> AsyncIterator[bytes]:
+        nonlocal sent
+        for start in range(0, len(body), 50_000):
+            yield body[start : start + 50_000]
+            sent += 50_000
+
+    assert shop.request("POST", "/buy", content=pieces(), headers=headers).status_code == 403
+    assert sent <= 2 * (SEARCHED_BYTES + 50_000)
+    assert shop.request("POST", "/buy", content=body, headers=headers).status_code == 403
+    whole = {**headers, "x-csrf-token": token}
+    assert shop.request("POST", "/buy", content=body, headers=whole).text == str(len(body))
+    short = body.replace(b"x" * 500_000, b"x" * 5_000)
+    assert shop.request("POST", "/buy", content=short, headers=headers).status_code == 200
+    shop.close()
+
+
+@pytest.mark.parametrize("headers", [{"origin": "https://evil.test"}, {"x-csrf-token": "A" * 64}, {}])
+def test_a_refused_form_is_read_to_its_end_if_it_is_short(headers: dict[str, str]) -> None:
+    """Else some servers close the connection, and the client's next request fails."""
+    shop = ASGIShop()
+    log_in(shop)
+    sent = 0
+
+    async def pieces() -> AsyncIterator[bytes]:
+        nonlocal sent
+        for _ in range(10):
+            yield b"x=y&" * 100
+            sent += 1
+
+    form = {"content-type": "application/x-www-form-urlencoded"}
+    assert shop.request("POST", "/buy", content=pieces(), headers={**form, **headers}).status_code == 403
+    assert sent == 10
+    shop.close()
+
+
 def test_people_get_a_page_that_says_what_to_do(shop: Any) -> None:
     log_in(shop)
     answer = shop.request("POST", "/buy", headers={"accept": "text/html", "sec-fetch-mode": "navigate"})

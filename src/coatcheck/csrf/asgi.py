@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from coatcheck.asgi import ASGIApp, Headers, Message, Receive, Scope, Send, header_of, request_of, send_refusal
-from coatcheck.csrf.forms import FormSearch
+from coatcheck.csrf.forms import SEARCHED_BYTES, FormSearch
 from coatcheck.csrf.policy import HEADER, Attempt, CsrfPolicy, refuse
 from coatcheck.errors import ConfigurationError, CsrfRefused
 from coatcheck.sessions import Session
@@ -53,53 +53,75 @@ class CsrfMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the application for one connection, if it may be reached."""
-        try:
-            if scope["type"] == "websocket":
+        if scope["type"] == "websocket":
+            try:
                 self._policy.check_origin(_attempt(scope))
-            elif scope["type"] == "http" and self._policy.concerns(scope["method"], scope["path"]):
-                receive = await self._checked(scope, receive)
-        except CsrfRefused as error:
-            await self._refuse(error, scope, receive, send)
-        else:
-            await self._app(scope, receive, send)
+            except CsrfRefused as error:
+                await send_refusal(scope, send, refuse(error, request_of(scope)), str(error))
+                return
+        elif scope["type"] == "http" and self._policy.concerns(scope["method"], scope["path"]):
+            body = _Body(receive)
+            try:
+                await self._check(scope, body)
+            except CsrfRefused as error:
+                await body.read_what_is_left()
+                await self._refuse(error, scope, body.receive_again, send)
+                return
+            receive = body.receive_again
+        await self._app(scope, receive, send)
 
-    async def _checked(self, scope: Scope, receive: Receive) -> Receive:
-        """Give where the application receives the body from, of which the beginning may have been looked at."""
+    async def _check(self, scope: Scope, body: _Body) -> None:
         is_own_page = self._policy.check_origin(_attempt(scope))
         session = scope.get(self._name)
         if not isinstance(session, Session):
             msg = f"CsrfMiddleware found no session under {self._name!r}: put it inside of SessionMiddleware"
             raise ConfigurationError(msg)
         await session.load()
-        if not self._policy.needs_token(session, is_own_page=is_own_page):
-            return receive
-        token: str | None = header_of(scope["headers"], _HEADER)
-        if not token:
-            token, receive = await _token_in_form(scope, receive)
-        self._policy.check_token(session, token)
-        return receive
+        if self._policy.needs_token(session, is_own_page=is_own_page):
+            token = header_of(scope["headers"], _HEADER) or await _token_in_form(scope, body)
+            self._policy.check_token(session, token)
 
     async def _refuse(self, error: CsrfRefused, scope: Scope, receive: Receive, send: Send) -> None:
-        if self._refusal is not None and scope["type"] == "http":
+        if self._refusal is not None:
             scope[SCOPE_KEY] = error
             await self._refusal(scope, receive, send)
         else:
             await send_refusal(scope, send, refuse(error, request_of(scope)))
 
 
-async def _token_in_form(scope: Scope, receive: Receive) -> tuple[str | None, Receive]:
+class _Body:
+    """A request's body, of which the beginning may be looked at before the application receives it."""
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._seen: deque[Message] = deque()
+        self._is_over = False
+
+    async def next(self) -> tuple[bytes, bool]:
+        """Give the next piece, and whether it is the last."""
+        message = await self._receive()
+        self._seen.append(message)
+        self._is_over = not message.get("more_body", False)  # nor has a client that leaves
+        return message.get("body", b""), self._is_over
+
+    async def receive_again(self) -> Message:
+        """Give the application what was seen, and then the rest."""
+        return self._seen.popleft() if self._seen else await self._receive()
+
+    async def read_what_is_left(self) -> None:
+        """Read on, but not for long: servers close a connection on which they have not read the request to its end."""
+        read_bytes = 0
+        while not self._is_over and read_bytes < SEARCHED_BYTES:
+            piece, _ = await self.next()
+            read_bytes += len(piece)
+
+
+async def _token_in_form(scope: Scope, body: _Body) -> str | None:
     search = FormSearch(header_of(scope["headers"], b"content-type"))
-    received: deque[Message] = deque()
     while not search.is_over:
-        message = await receive()
-        received.append(message)
-        is_last = message["type"] != "http.request" or not message.get("more_body", False)
-        search.feed(message.get("body", b""), is_last=is_last)
-
-    async def receive_again() -> Message:
-        return received.popleft() if received else await receive()
-
-    return search.token, receive_again if received else receive
+        piece, is_last = await body.next()
+        search.feed(piece, is_last=is_last)
+    return search.token
 
 
 def _attempt(scope: Scope) -> Attempt:

@@ -1,0 +1,175 @@
+"""Sessions for Quart: an extension that puts Coatcheck in the place of Quart's own sessions.
+
+A request's way past its session, and a WebSocket's, is `coatcheck.asgi`'s: the extension puts the middleware around the
+application, and `quart.session` shows the session that it has begun. Where there is no middleware in the way, as in
+`test_request_context()` and `session_transaction()`, the session interface begins and concludes the session itself.
+
+Example:
+    app.config["COATCHECK_STORE"] = "redis://localhost:6379/0"
+    coatcheck = Coatcheck(app)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from coatcheck import outage
+from coatcheck.asgi import SessionMiddleware, request_of
+from coatcheck.errors import LoginRequired, MissingExtra, StoreUnavailable
+from coatcheck.sessions import Session, Sessions
+
+try:
+    import quart
+    from quart import Quart, Response, current_app, has_websocket_context, request, url_for, websocket
+    from quart.sessions import SessionInterface, SessionMixin
+except ImportError as error:
+    feature = "coatcheck.integrations.quart"
+    raise MissingExtra(feature, "quart") from error
+
+from coatcheck.integrations._pallets import (
+    Extension,
+    FlaskFace,
+    Settings,
+    View,
+    ViewGuard,
+    add_headers,
+    answer,
+    give_templates_the_csrf_token,
+    guarded,
+    guards_of,
+    installed_in,
+)
+
+if TYPE_CHECKING:
+    from quart.wrappers import BaseRequestWebsocket
+    from werkzeug.wrappers import Response as WerkzeugResponse
+
+__all__ = ["Coatcheck", "QuartSession", "login_required", "recent_login_required", "session"]
+
+_SCOPE_KEY: Final = "session"
+_POLICY_VIOLATION: Final = 1008
+_TRY_AGAIN_LATER: Final = 1013
+"""WebSocket close codes (IANA registry, RFC 6455 section 11.7)."""
+
+
+class QuartSession(FlaskFace, Session):
+    """What `quart.session` is: a `Session` that Quart and its extensions can work with."""
+
+
+session: Final = cast("QuartSession", quart.session)
+"""`quart.session` itself, known to type checkers for what it is."""
+
+
+class Coatcheck(Extension[Quart, Sessions]):
+    """Quart's extension. See `Extension`."""
+
+    _kind = Sessions
+
+    def _install(self, app: Quart, sessions: Sessions, settings: Settings) -> None:
+        inner: Any = app.asgi_app
+        if settings.csrf is not None:
+            from coatcheck.csrf.asgi import CsrfMiddleware  # needs the extra csrf
+
+            inner = CsrfMiddleware(inner, **settings.csrf)
+            give_templates_the_csrf_token(app, session)
+        outer: Any = SessionMiddleware(inner, sessions, **settings.middleware)
+        app.asgi_app = outer  # type: ignore[method-assign]
+        app.session_interface = cast("Any", _Interface(sessions))  # any will do, whatever the annotation says
+        app.before_request(_check_marked_view)
+        app.before_websocket(_check_marked_websocket)
+        answer(app, LoginRequired, _send_to_login)
+        answer(app, StoreUnavailable, _refuse)
+
+    def _current_app(self) -> Quart:
+        return current_app
+
+
+def login_required(view: View) -> View:
+    """Let only those reach a view who are logged in: browsers are sent to the login, programs get 401 and JSON.
+
+    A WebSocket is refused. Stands above or below `@app.route`. All routes of the function are guarded.
+    """
+    return guarded(view, ViewGuard(), session)
+
+
+def recent_login_required(within: timedelta) -> Callable[[View], View]:
+    """Let only those reach a view who have logged in lately, as `login_required` does. For pages that matter.
+
+    Args:
+        within: how long ago the login may be.
+    """
+
+    def decorate(view: View) -> View:
+        return guarded(view, ViewGuard(within), session)
+
+    return decorate
+
+
+class _Interface(SessionInterface):
+    """What Quart asks for its sessions."""
+
+    def __init__(self, sessions: Sessions) -> None:
+        self._sessions = sessions
+
+    async def open_session(self, app: Quart, request: BaseRequestWebsocket) -> QuartSession:  # noqa: ARG002 (the interface's)
+        """Show the session that the middleware has begun, or begin one."""
+        begun: Any = request.scope.get(_SCOPE_KEY)
+        if isinstance(begun, Session):
+            return QuartSession(self._sessions, begun._work)
+        cookies = [value.encode("latin-1", "replace") for value in request.headers.getlist("Cookie")]
+        opened = QuartSession(self._sessions, self._sessions.begin(cookies)._work)
+        opened.is_own = True
+        await opened.load()
+        return opened
+
+    async def save_session(
+        self,
+        app: Quart,  # noqa: ARG002
+        session: SessionMixin,
+        response: Response | WerkzeugResponse | None,
+    ) -> None:
+        """Store what no middleware is going to store."""
+        if not isinstance(session, QuartSession) or not session.is_own:
+            return
+        if response is None:  # of a WebSocket
+            await session.save()
+            return
+        set_cookie = await self._sessions.conclude(session, response.status_code)
+        add_headers(response.headers, session, set_cookie, self._sessions.old_cookie(session))
+
+
+async def _check_marked_view() -> None:
+    await _check(request.endpoint)
+
+
+async def _check_marked_websocket() -> None:
+    await _check(websocket.endpoint)
+
+
+async def _check(endpoint: str | None) -> None:
+    for guard in guards_of(current_app.view_functions.get(endpoint or "")):
+        await session.load()
+        guard.check(session)
+
+
+async def _send_to_login(error: LoginRequired) -> Response | None:
+    if has_websocket_context():
+        await websocket.close(_POLICY_VIOLATION, "Log in first")
+        return None
+    scope: Any = request.scope
+    refusal = installed_in(current_app).guard(url_for).answer(error, request_of(scope))
+    return Response(refusal.body, refusal.status, dict(refusal.headers))
+
+
+async def _refuse(error: StoreUnavailable) -> Response | None:
+    installed = installed_in(current_app)
+    installed.outages.report(error)
+    if has_websocket_context():
+        with suppress(StoreUnavailable):  # or the changes that failed would be tried again before the close leaves
+            await installed.sessions.abandon(session)
+        await websocket.close(_TRY_AGAIN_LATER, "Try again later")
+        return None
+    return Response(outage.BODY, 503, dict(outage.HEADERS))
