@@ -36,8 +36,13 @@ types: setup
 	$(BIN)/mypy
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
-unit: setup
+unit: $(VENV)/.browser-ready
 	$(BIN)/python -m pytest
+
+# Looked for once: tests/browser says so where there is none after all.
+$(VENV)/.browser-ready: $(VENV)/.ready tests/browser/install.sh
+	sh tests/browser/install.sh
+	@touch $@
 
 format: setup  ## Format the code
 	$(BIN)/ruff format

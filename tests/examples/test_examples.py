@@ -99,15 +99,16 @@ def test_login_leads_to_no_other_site(new_visitor: NewVisitor, target: str) -> N
     assert (page.status, page.headers["location"]) == (303, "/profile")
 
 
-def test_login_gives_the_session_a_new_id(new_visitor: NewVisitor) -> None:
-    visitor = new_visitor()
-    form = next(visitor.get("/login").forms_to("/login"))
-    before = dict(visitor.cookies)
-    visitor.post("/login", form.fields | {"username": "alice", "password": "wonderland"})
-    assert visitor.is_logged_in()
-    assert visitor.cookies["session"] != before.get("session")
-    attacker = new_visitor()
-    attacker.cookies = before
+@pytest.mark.parametrize("owner", ["bob", "alice"])
+def test_session_from_before_the_login_is_dead_after_it(new_visitor: NewVisitor, owner: str) -> None:
+    """So that nobody gains by planting their own session in a victim's browser, nor by a copy of an earlier one."""
+    attacker, victim = new_visitor(owner), new_visitor()
+    planted = dict(attacker.cookies)
+    victim.cookies = dict(planted)
+    assert victim.log_in("alice").status == 303
+    assert victim.cookies["session"] != planted["session"]
+    assert "Hello, alice" in victim.get("/").lines
+    attacker.cookies = planted
     assert not attacker.is_logged_in()
 
 
@@ -220,11 +221,11 @@ def test_change_from_another_site_is_refused_even_with_the_token(new_visitor: Ne
 
 def test_login_from_another_site_is_refused(new_visitor: NewVisitor) -> None:
     visitor = new_visitor()
-    right = {"username": "bob", "password": "builder"}
-    assert visitor.post("/login", right).status == 403
     form = next(visitor.get("/login").forms_to("/login"))
-    assert visitor.post("/login", form.fields | right, origin="https://evil.test").status == 403
-    assert not visitor.is_logged_in()
+    right = {"username": "bob", "password": "builder"}
+    for fields in (right, form.fields | right):
+        assert visitor.post("/login", fields, origin="https://evil.test").status == 403
+        assert not visitor.is_logged_in()
 
 
 def test_token_of_somebody_else_is_refused(new_visitor: NewVisitor) -> None:
