@@ -1,0 +1,1 @@
+"""Adapters to web frameworks, one module each. No logic of sessions lives here."""
