@@ -22,6 +22,7 @@ from django_project import DJANGOS, OURS, middleware, pause
 from failing_stores import SyncFailingStore
 from servers import Server
 
+from coatcheck.errors import ResponseStarted
 from coatcheck.integrations.django import SessionMiddleware, SessionStore, sessions
 
 
@@ -387,6 +388,25 @@ def test_async_views_use_the_session() -> None:
     asyncio.run(visit())
 
 
+def test_a_stream_that_would_start_a_session_raises() -> None:
+    async def visit() -> None:
+        response = await AsyncClient().get("/astream")
+        with pytest.raises(ResponseStarted):
+            [chunk async for chunk in response]
+
+    asyncio.run(visit())
+    assert sessions().count() == 0
+
+
+def test_coatcheck_s_own_session_is_within_reach(client: Client) -> None:
+    client.get("/log_in?username=alice&password=wonderland")
+    session = client.session
+    session.coatcheck.increment("visits")
+    session.save()
+    assert session.coatcheck.user_id == "1"
+    assert session["visits"] == 1
+
+
 def test_an_async_view_takes_no_thread() -> None:
     async def view(request: Any) -> HttpResponse:
         await request.session.aset("visits", await request.session.aget("visits", 0) + 1)
@@ -398,11 +418,11 @@ def test_an_async_view_takes_no_thread() -> None:
     async def visit() -> None:
         asyncio.get_running_loop().run_in_executor = no_threads  # type: ignore[method-assign]
         around = SessionMiddleware(view)
-        cookie = ""
+        requests = AsyncRequestFactory()
         for _ in range(2):
-            response = await around(AsyncRequestFactory().get("/", headers={"cookie": cookie}))
-            cookie = response.cookies.output(header="", attrs=[]).strip() or cookie
-        assert SessionStore(cookie.partition("=")[2]).load() == {"visits": 2}
+            response = await around(requests.get("/"))
+            requests.cookies.update(response.cookies)
+        assert SessionStore(requests.cookies["sessionid"].value).load() == {"visits": 2}
 
     asyncio.run(visit())
 

@@ -83,6 +83,8 @@ from django.core.management import call_command  # noqa: E402
 from django.http import HttpResponse, HttpResponseRedirect, JsonResponse, StreamingHttpResponse  # noqa: E402
 from django.urls import path  # noqa: E402
 
+from coatcheck.integrations.django import async_sessions  # noqa: E402
+
 
 def make_users() -> None:
     """Make the database's tables, and alice, bob and the admin's root."""
@@ -259,11 +261,13 @@ urlpatterns = [
 ]  # fmt: skip
 
 
-async def without_lifespan(scope: Any, receive: Any, send: Any) -> None:
-    """Django's ASGI application, behind what a server asks of an application before it sends requests."""
+async def with_lifespan(scope: Any, receive: Any, send: Any) -> None:
+    """Django's ASGI application, and a lifespan, which it has not, to close the store's connections at its end."""
     if scope["type"] == "lifespan":
         for kind in ("startup", "shutdown"):
             await receive()
+            if kind == "shutdown":
+                await async_sessions().close()
             await send({"type": f"lifespan.{kind}.complete"})
         return
     await _asgi()(scope, receive, send)

@@ -92,6 +92,11 @@ class SessionStore(SessionBase):  # type: ignore[misc]  # Django has no types
         """The session's public name, 40 characters, for logs, lists, and columns of your own tables."""
         return self._get_session().handle
 
+    @property
+    def coatcheck(self) -> SyncSession:
+        """The session as Coatcheck's own, for what Django has no word for: `increment`, `append`, `user_id`, guards."""
+        return self._get_session()
+
     def is_empty(self) -> bool:
         """Tell whether there is neither a stored session nor a value."""
         return self.session_key is None and self._work.standing is not Standing.UNLOADED and not self._work.size()
