@@ -15,6 +15,7 @@ from typing import IO, Protocol, Self
 
 import httpx
 import pytest
+from form_client import FormClient
 from servers import Server, server_binaries
 
 import coatcheck
@@ -68,7 +69,7 @@ async def new_client(sessions: Sessions) -> AsyncIterator[NewClient]:
     async with AsyncExitStack() as stack:
 
         async def make(headers: dict[str, str] | None = None) -> httpx.AsyncClient:
-            client = httpx.AsyncClient(transport=transport, base_url="http://demo", headers=headers or HTML)
+            client = FormClient(transport=transport, base_url="http://demo", headers=headers or HTML)
             return await stack.enter_async_context(client)
 
         yield make

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from form_client import FormClient
 
 from .conftest import ALICE, BOB, HTML, JSON, DemoProcess, command_environment
 
@@ -21,7 +22,7 @@ AT_ONCE = 50
 
 
 def browser(demo: DemoProcess) -> httpx.AsyncClient:
-    return httpx.AsyncClient(base_url=demo.url, headers=HTML, timeout=30)
+    return FormClient(base_url=demo.url, headers=HTML, timeout=30)
 
 
 def children_of(process_id: int) -> list[int]:

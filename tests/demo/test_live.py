@@ -11,6 +11,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from form_client import FormClient
 from servers import Server, server_binaries
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
@@ -29,7 +30,7 @@ GRACE_S = 5
 @asynccontextmanager
 async def browser(demo: DemoProcess, form: dict[str, str] = ALICE) -> AsyncIterator[httpx.AsyncClient]:
     """A browser in which somebody has logged in."""
-    async with httpx.AsyncClient(base_url=demo.url, headers=HTML, timeout=30) as client:
+    async with FormClient(base_url=demo.url, headers=HTML, timeout=30) as client:
         assert (await client.post("/login", data=form)).status_code == 303
         yield client
 

@@ -9,6 +9,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import pytest
+from form_client import FormClient
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -257,7 +258,7 @@ async def test_login_leads_to_the_page_that_was_asked_for(visitor: httpx.AsyncCl
 
 async def test_profile_answers_programs_with_username_and_handle(alice: httpx.AsyncClient) -> None:
     answer = (await alice.get("/profile", headers=JSON)).json()
-    assert set(answer) == {"username", "handle"}
+    assert set(answer) == {"username", "handle", "csrf_token"}
     assert answer["username"] == "alice"
     assert answer["handle"] in (await alice.get("/profile")).text
 
@@ -398,11 +399,54 @@ async def test_session_ended_from_elsewhere_is_sent_to_the_login_and_not_brought
     store = EndingStore()
     sessions = Sessions(store, secret_keys=["k" * 32])
     transport = httpx.ASGITransport(create_app(sessions))
-    async with httpx.AsyncClient(transport=transport, base_url="https://demo", headers=JSON) as client:
+    async with FormClient(transport=transport, base_url="https://demo", headers=JSON) as client:
         await client.post("/login", data=ALICE)
+        await client.get("/profile")
         store.is_armed = True
         assert (await client.post(path, data=form)).status_code == 401
         assert session_count(store) == 0
+
+
+# --- forged requests --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", ["/settings", "/logout", "/visit", "/cart", "/devices/revoke-others", "/login"])
+@pytest.mark.parametrize(
+    ("headers", "code"),
+    [
+        ({"Origin": "https://evil.example"}, "csrf_origin"),
+        ({"Sec-Fetch-Site": "cross-site"}, "csrf_origin"),
+        ({"X-CSRF-Token": "A" * 64}, "csrf_token_wrong"),
+    ],
+)
+async def test_forged_request_changes_nothing(
+    alice: httpx.AsyncClient, path: str, headers: dict[str, str], code: str
+) -> None:
+    form = {"theme": "dark", "item": "hat", "username": "bob", "password": "builder"}
+    answer = await alice.post(path, data=form, headers=JSON | headers)
+    assert (answer.status_code, answer.json()["error"]) == (403, code)
+    page = await alice.post(path, data=form, headers=headers)
+    assert page.status_code == 403
+    assert "Nothing was changed" in page.text
+    assert "alice" not in page.text
+    profile = await alice.get("/profile")
+    assert profile.status_code == 200
+    assert "dark" not in re.findall(r'<html[^>]*data-theme="(\w+)"', profile.text)
+    assert (await alice.get("/cart", headers=JSON)).json() == {"items": []}
+
+
+@pytest.mark.parametrize("path", ["/profile", "/cart", "/settings", "/devices"])
+async def test_every_form_brings_a_token_that_is_good(
+    new_client: NewClient, alice: httpx.AsyncClient, path: str
+) -> None:
+    other = await new_client()
+    await other.post("/login", data=ALICE)
+    page = (await alice.get(path)).text
+    tokens = re.findall(r'<input type="hidden" name="csrf_token" value="([\w-]{64})">', page)
+    assert len(tokens) == page.count("<form") > 0
+    logout = await alice.post("/logout", data={"csrf_token": tokens[0]}, headers={"X-CSRF-Token": ""})
+    assert logout.status_code == 303
+    assert (await alice.get(path)).status_code == 303
 
 
 # --- errors -----------------------------------------------------------------------------------------------------------
@@ -446,7 +490,7 @@ async def test_failure_in_the_demo_stores_nothing_and_tells_nothing(sessions: Se
     app = create_app(sessions)
     app.router.routes.append(Route("/fail", fail))
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-    async with httpx.AsyncClient(transport=transport, base_url="http://demo", headers=kind) as client:
+    async with FormClient(transport=transport, base_url="http://demo", headers=kind) as client:
         await client.post("/login", data=ALICE)
         response = await client.get("/fail")
         assert response.status_code == 500

@@ -8,7 +8,6 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from failing_stores import FailingStore
 
 from coatcheck import CookieConfig, Session, Sessions, SyncSessions
 from coatcheck.asgi import SessionMiddleware, require_login
@@ -21,7 +20,7 @@ from coatcheck.errors import (
     UnsupportedValue,
 )
 from coatcheck.stores.memory import MemoryStore
-from coatcheck.testing import ManualClock
+from coatcheck.testing import FailingStore, ManualClock
 
 pytestmark = pytest.mark.anyio
 
@@ -358,9 +357,9 @@ async def test_a_stream_that_fails_stores_nothing_of_what_was_under_way(site: Si
 
 
 @pytest.mark.parametrize("failing", ["load", "update"])
-async def test_while_the_store_is_down_the_answer_is_503_and_nobody_is_logged_out(site: Site, failing: str) -> None:
+async def test_while_the_store_is_down_the_answer_is_503_and_nobody_is_logged_out(site: Site, failing: Any) -> None:
     await site.log_in()
-    site.store.fails.add(failing)
+    site.store.fail(failing)
 
     async def handler(session: Session, exchange: Exchange) -> None:
         session["user"] = "bob"
@@ -372,14 +371,14 @@ async def test_while_the_store_is_down_the_answer_is_503_and_nobody_is_logged_ou
     assert exchange.header("cache-control") == ["no-store"]
     assert exchange.set_cookie is None
     assert len(exchange.sent) == 2
-    site.store.fails.clear()
+    site.store.recover()
     assert await site.stored() == {"user": "alice"}
 
 
 async def test_the_log_says_why_requests_are_answered_by_503_but_not_for_each(
     site: Site, caplog: pytest.LogCaptureFixture
 ) -> None:
-    site.store.fails.add("create")
+    site.store.fail("create")
 
     async def handler(session: Session, exchange: Exchange) -> None:
         session["user"] = "bob"
@@ -395,12 +394,12 @@ async def test_the_log_says_why_requests_are_answered_by_503_but_not_for_each(
         await middleware({"type": "http", "headers": []}, exchange.from_client, exchange.to_client)
         assert exchange.status == 503
     assert [record.getMessage() for record in caplog.records] == [
-        "The store can't be used, so a request is answered by 503: out of reach"
+        "The store can't be used, so a request is answered by 503: the test made create() fail"
     ]
 
 
 async def test_a_new_session_that_can_not_be_stored_is_503_without_a_cookie(site: Site) -> None:
-    site.store.fails.add("create")
+    site.store.fail("create")
 
     async def handler(session: Session, exchange: Exchange) -> None:
         session["user"] = "bob"
@@ -411,7 +410,7 @@ async def test_a_new_session_that_can_not_be_stored_is_503_without_a_cookie(site
 
 
 async def test_a_request_without_a_session_is_answered_while_the_store_is_down(site: Site) -> None:
-    site.store.fails |= {"load", "create", "update", "delete"}
+    site.store.fail("load", "create", "update", "delete")
 
     async def handler(session: Session, exchange: Exchange) -> None:
         session.get("user")
@@ -421,7 +420,7 @@ async def test_a_request_without_a_session_is_answered_while_the_store_is_down(s
 
 
 async def test_an_application_that_swallows_the_error_still_answers_503(site: Site) -> None:
-    site.store.fails.add("create")
+    site.store.fail("create")
 
     async def handler(session: Session, exchange: Exchange) -> None:
         session["user"] = "bob"
@@ -434,7 +433,7 @@ async def test_an_application_that_swallows_the_error_still_answers_503(site: Si
 
 async def test_a_logout_that_the_store_could_not_do_leaves_the_cookie_to_try_again(site: Site) -> None:
     await site.log_in()
-    site.store.fails.add("delete")
+    site.store.fail("delete")
 
     async def handler(session: Session, exchange: Exchange) -> None:
         session.destroy()
@@ -442,7 +441,7 @@ async def test_a_logout_that_the_store_could_not_do_leaves_the_cookie_to_try_aga
 
     exchange = await site.get(handler)
     assert (exchange.status, exchange.set_cookie) == (503, None)
-    site.store.fails.clear()
+    site.store.recover()
     exchange = await site.get(handler)
     assert exchange.status == 200
     assert "Max-Age=0" in (exchange.set_cookie or "")
@@ -454,7 +453,7 @@ async def test_a_logout_holds_when_the_store_fails_elsewhere_in_the_request(site
 
     async def handler(session: Session, exchange: Exchange) -> None:
         session["a"] = 1
-        site.store.fails.add("update")
+        site.store.fail("update")
         try:
             await session.save()
         finally:
@@ -463,7 +462,7 @@ async def test_a_logout_holds_when_the_store_fails_elsewhere_in_the_request(site
     exchange = await site.get(handler)
     assert exchange.status == 503
     assert "Max-Age=0" in (exchange.set_cookie or "")
-    site.store.fails.clear()
+    site.store.recover()
     site.cookie = cookie
     assert await site.stored() is None
 
@@ -475,11 +474,11 @@ async def test_a_session_that_was_renewed_and_saved_before_the_store_failed_is_n
         session.renew()
         await session.save()
         session["a"] = 1
-        site.store.fails.add("update")
+        site.store.fail("update")
         await exchange.respond()
 
     assert (await site.get(handler)).status == 503
-    site.store.fails.clear()
+    site.store.recover()
     assert await site.stored() == {"user": "alice"}
 
 
@@ -489,7 +488,7 @@ async def test_a_store_that_fails_after_the_start_breaks_the_stream_and_starts_n
     async def handler(session: Session, exchange: Exchange) -> None:
         await exchange.start()
         session["a"] = 1
-        site.store.fails.add("update")
+        site.store.fail("update")
         await exchange.body(b"1", more=True)
 
     exchange = Exchange()
@@ -503,7 +502,7 @@ async def test_what_the_application_raised_is_not_hidden_by_the_store(site: Site
 
     async def handler(session: Session, exchange: Exchange) -> None:
         session.destroy()
-        site.store.fails.add("delete")
+        site.store.fail("delete")
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
@@ -532,7 +531,7 @@ async def test_no_kind_of_cache_may_keep_a_response_with_a_cookie(site: Site, na
 
 
 async def test_an_explicit_save_that_fails_is_503_too(site: Site) -> None:
-    site.store.fails.add("create")
+    site.store.fail("create")
 
     async def handler(session: Session, exchange: Exchange) -> None:
         session["user"] = "bob"
@@ -543,7 +542,7 @@ async def test_an_explicit_save_that_fails_is_503_too(site: Site) -> None:
 
 async def test_a_websocket_is_told_to_try_again_later(site: Site) -> None:
     await site.log_in()
-    site.store.fails.add("load")
+    site.store.fail("load")
 
     async def handler(_: Session, __: Exchange) -> None:
         pytest.fail("the application must not run")
@@ -743,8 +742,7 @@ async def test_the_guard_refuses_a_websocket() -> None:
 async def test_the_guard_for_pages_that_matter_asks_again_after_a_while() -> None:
     site = Guarded(within=timedelta(minutes=5))
     clock = ManualClock()
-    site.sessions = Sessions(site.store, secret_keys=[KEY], clock=clock)
-    site.store._table._clock = clock
+    site.sessions = Sessions(MemoryStore(clock=clock), secret_keys=[KEY], clock=clock)
     await log_in_alice(site)
     assert (await site.ask()).status == 200
     clock.advance(timedelta(minutes=6))

@@ -141,10 +141,10 @@ def test_a_script_with_the_token_in_a_header_passes_whatever_its_body(shop: Any)
         ({}, "csrf_token_missing"),
         ({"data": {"item": "book"}}, "csrf_token_missing"),
         ({"data": {"csrf_token": ""}}, "csrf_token_missing"),
-        ({"data": {"csrf_token": "A" * 86}}, "csrf_token_wrong"),
-        ({"headers": {"x-csrf-token": "A" * 86}}, "csrf_token_wrong"),
-        ({"files": {"csrf_token": b"A" * 86}}, "csrf_token_missing"),
-        ({"json": {"csrf_token": "A" * 86}}, "csrf_token_missing"),
+        ({"data": {"csrf_token": "A" * 64}}, "csrf_token_wrong"),
+        ({"headers": {"x-csrf-token": "A" * 64}}, "csrf_token_wrong"),
+        ({"files": {"csrf_token": b"A" * 64}}, "csrf_token_missing"),
+        ({"json": {"csrf_token": "A" * 64}}, "csrf_token_missing"),
         ({"content": b"\xff\xfe", "headers": {"content-type": "multipart/form-data"}}, "csrf_token_missing"),
         ({"content": b"\xff", "headers": {"content-type": "multipart/form-data; boundary=x"}}, "csrf_token_missing"),
         (
@@ -220,6 +220,37 @@ def test_the_application_reads_the_body_as_it_was_sent(shop: Any, size: int, kin
         assert answer.status_code == 403
     else:
         assert (answer.status_code, answer.text) == (200, length)
+
+
+def test_of_several_fields_the_first_counts(shop: Any) -> None:
+    token = log_in(shop)
+    assert shop.request("POST", "/buy", data={"csrf_token": [token, "A" * 64, "A" * 64]}).status_code == 200
+    assert shop.request("POST", "/buy", data={"csrf_token": ["A" * 64, token, token]}).status_code == 403
+
+
+def test_an_upload_is_not_read_to_its_end_for_a_token() -> None:
+    shop = ASGIShop()
+    token = log_in(shop)
+    part = b'--here\r\ncontent-disposition: form-data; name="'
+    body = part + b'photo"; filename="a"\r\n\r\n' + b"x" * 500_000 + b"\r\n"
+    body += part + b'csrf_token"\r\n\r\n' + token.encode() + b"\r\n--here--\r\n"
+    headers = {"content-type": "multipart/form-data; boundary=here"}
+    sent = 0
+
+    async def pieces() -> AsyncIterator[bytes]:
+        nonlocal sent
+        for start in range(0, len(body), 50_000):
+            yield body[start : start + 50_000]
+            sent += 50_000
+
+    assert shop.request("POST", "/buy", content=pieces(), headers=headers).status_code == 403
+    assert sent <= SEARCHED_BYTES + 50_000
+    assert shop.request("POST", "/buy", content=body, headers=headers).status_code == 403
+    whole = {**headers, "x-csrf-token": token}
+    assert shop.request("POST", "/buy", content=body, headers=whole).text == str(len(body))
+    short = body.replace(b"x" * 500_000, b"x" * 5_000)
+    assert shop.request("POST", "/buy", content=short, headers=headers).status_code == 200
+    shop.close()
 
 
 def test_people_get_a_page_that_says_what_to_do(shop: Any) -> None:
@@ -311,6 +342,15 @@ def test_a_websocket_is_refused_to_other_sites_pages(origin: str | None, is_acce
     sessions = Sessions("memory://", secret_keys=[KEY])
     asyncio.run(ASGISessions(ASGICsrf(application), sessions)(scope, receive, send))
     assert ("websocket.accept" in sent) is is_accepted
+
+
+@pytest.mark.parametrize(("origin", "status"), [(URL, 200), ("https://evil.test", 403)])
+def test_a_websocket_of_a_wsgi_server_is_refused_to_other_sites_pages(origin: str, status: int) -> None:
+    shop = WSGIShop()
+    headers = {"upgrade": "WebSocket", "connection": "upgrade", "origin": origin}
+    assert shop.request("GET", "/live", headers=headers).status_code == status
+    assert shop.request("GET", "/live", headers={"origin": origin}).status_code == 200
+    shop.close()
 
 
 # --- bodies as servers give them --------------------------------------------------------------------------------------

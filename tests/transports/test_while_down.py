@@ -10,13 +10,12 @@ from typing import Any, Protocol
 
 import httpx
 import pytest
-from failing_stores import FailingStore, SyncFailingStore
 
 from coatcheck import CookieConfig, Sessions, SyncSessions, asgi, wsgi
 from coatcheck.errors import ConfigurationError, StoreUnavailable
 from coatcheck.guard import require_login
 from coatcheck.outage import Routes
-from coatcheck.testing import ManualClock
+from coatcheck.testing import FailingStore, ManualClock, SyncFailingStore
 
 KEY = "a secret key for tests, 32 bytes or more"
 COOKIE = CookieConfig(secure=False)
@@ -89,7 +88,7 @@ def make_site(request: pytest.FixtureRequest) -> Callable[..., Site]:
         site.act = lambda session: session.update(name="alice") or "stored"
         assert site.get("/").status_code == 200
         site.act = lambda session: str(session.get("name"))
-        site.store.fails.add(down)
+        site.store.fail(down)
         return site
 
     return make
@@ -111,7 +110,7 @@ def test_a_route_that_goes_on_sees_nobody_and_leaves_session_and_cookie_alone(
     response = site.get("/")
     assert (response.status_code, response.text) == (200, "False None None 0")
     assert "set-cookie" not in response.headers
-    site.store.fails.clear()
+    site.store.recover()
     site.act = lambda session: f"{session.is_available} {session['name']}"
     assert site.get("/").text == "True alice"
 
@@ -144,7 +143,7 @@ def test_nothing_that_would_change_the_session_is_forgotten_in_silence(
     response = site.get("/")
     assert response.status_code == 503
     assert "set-cookie" not in response.headers
-    site.store.fails.clear()
+    site.store.recover()
     site.act = lambda session: f"{session['name']} {session.user_id}"
     assert site.get("/").text == "alice None"
 
@@ -165,7 +164,7 @@ def test_a_session_whose_time_can_not_be_extended_is_still_read_where_the_route_
     assert response.status_code == status
     assert "set-cookie" not in response.headers
     assert site.store.calls.count("touch") == 1
-    site.store.fails.clear()
+    site.store.recover()
     response = site.get("/")
     assert response.text == "alice"
     assert "set-cookie" in response.headers  # the next request extends it
@@ -193,7 +192,7 @@ def test_the_log_says_that_requests_go_on_without_their_session(
         site.get("/")
         site.get("/")
     assert [record.message for record in caplog.records] == [
-        "The store can't be used, so a request goes on without its session: out of reach"
+        "The store can't be used, so a request goes on without its session: the test made load() fail"
     ]
 
 
@@ -207,11 +206,11 @@ def test_a_request_without_a_session_goes_on_by_itself(make_site: Callable[..., 
     site = make_site(while_down="refuse")
     site.act = lambda session: str(session.is_available)
     fresh = type(site)()
-    fresh.store.fails.add("load")
+    fresh.store.fail("load")
     fresh.act = site.act
     assert fresh.get("/").text == "True"
     fresh.act = lambda session: session.update(name="bob") or ""
-    fresh.store.fails.add("create")
+    fresh.store.fail("create")
     assert fresh.get("/").status_code == 503
 
 
@@ -221,7 +220,7 @@ def test_the_error_of_a_change_has_the_outage_as_its_cause(make_site: Callable[.
     def change(session: Any) -> str:
         with pytest.raises(StoreUnavailable, match="can't be changed now") as caught:
             session["name"] = "mallory"
-        assert str(caught.value.__cause__) == "out of reach"
+        assert str(caught.value.__cause__) == "the test made load() fail"
         return "seen"
 
     site.act = change

@@ -10,10 +10,10 @@ from wsgiref.util import FileWrapper, setup_testing_defaults
 from wsgiref.validate import validator
 
 import pytest
-from failing_stores import SyncFailingStore
 
 from coatcheck import CookieConfig, Sessions, SyncSession, SyncSessions
 from coatcheck.errors import ConfigurationError, ResponseStarted, UnsupportedValue
+from coatcheck.testing import SyncFailingStore
 from coatcheck.wsgi import ENVIRON_KEY, SessionMiddleware, require_login
 
 KEY = "a secret key for tests, 32 bytes or more"
@@ -208,7 +208,7 @@ def test_a_body_that_is_not_sent_is_closed(site: Site) -> None:
         start_response("200 OK", PLAIN)
         return FileWrapper(File(b"content"))
 
-    site.store.fails.add("update")
+    site.store.fail("update")
     answer = Answer()
     environ: dict[str, Any] = {"wsgi.file_wrapper": FileWrapper, "HTTP_COOKIE": site.cookie}
     setup_testing_defaults(environ)
@@ -366,10 +366,10 @@ def test_a_value_that_can_not_be_stored_fails_the_request(site: Site) -> None:
 @pytest.mark.parametrize("failing", ["load", "update"])
 @pytest.mark.parametrize("as_stream", [False, True])
 def test_while_the_store_is_down_the_answer_is_503_and_nobody_is_logged_out(
-    site: Site, failing: str, as_stream: bool
+    site: Site, failing: Any, as_stream: bool
 ) -> None:
     site.log_in()
-    site.store.fails.add(failing)
+    site.store.fail(failing)
 
     def stream(session: SyncSession, start_response: Any) -> Iterator[bytes]:
         session["user"] = "bob"
@@ -381,7 +381,7 @@ def test_while_the_store_is_down_the_answer_is_503_and_nobody_is_logged_out(
     assert answer.header("retry-after") == ["5"]
     assert answer.set_cookie is None
     assert b"unavailable" in answer.body
-    site.store.fails.clear()
+    site.store.recover()
     assert site.stored() == {"user": "alice"}
 
 

@@ -11,6 +11,8 @@ import redis.asyncio
 from coatcheck import CookieConfig, Flash, Session, Sessions, SyncSession, SyncSessions
 from coatcheck.adopters import Adopter
 from coatcheck.asgi import SessionMiddleware
+from coatcheck.csrf import CsrfPolicy, csrf_field, csrf_token
+from coatcheck.csrf.asgi import CsrfMiddleware
 from coatcheck.interop.django import DjangoCacheSessions, DjangoCookieSessions, DjangoSessions, DjangoTable
 from coatcheck.interop.express import ExpressSessions
 from coatcheck.interop.flask import FlaskCookieSessions
@@ -95,3 +97,12 @@ async def app(_scope: Any, _receive: Any, _send: Any) -> None: ...
 
 SessionMiddleware(app, sessions, load="lazy")
 SessionMiddleware(app, sync_sessions)  # type: ignore[arg-type]
+CsrfMiddleware(app, trusted_origins=["https://partner.example"], exempt=("/webhooks",), refusal=app)
+CsrfMiddleware(app, exempt=7)  # type: ignore[arg-type]
+CsrfPolicy(["https://partner.example"])
+
+
+def use_tokens(session: Session, sync_session: SyncSession) -> None:
+    assert_type(csrf_token(session), str)
+    field: str = csrf_field(sync_session)
+    csrf_field(field)  # type: ignore[arg-type]

@@ -30,7 +30,7 @@ class CsrfMiddleware:
         trusted_origins: see `CsrfPolicy`.
         exempt: see `CsrfPolicy`.
         name: the key of the scope with the session, see `coatcheck.asgi.SessionMiddleware`.
-        refusal: answers refused requests instead of the plain 403. `scope["coatcheck.csrf"]` tells it why.
+        refusal: answers refused HTTP requests instead of the plain 403. `scope["coatcheck.csrf"]` tells it why.
 
     Raises:
         ConfigurationError: an argument can't work.
@@ -80,7 +80,7 @@ class CsrfMiddleware:
         return receive
 
     async def _refuse(self, error: CsrfRefused, scope: Scope, receive: Receive, send: Send) -> None:
-        if self._refusal is not None:
+        if self._refusal is not None and scope["type"] == "http":
             scope[SCOPE_KEY] = error
             await self._refusal(scope, receive, send)
         else:
@@ -93,7 +93,7 @@ async def _token_in_form(scope: Scope, receive: Receive) -> tuple[str | None, Re
     while not search.is_over:
         message = await receive()
         received.append(message)
-        is_last = message["type"] != "http.request" or not message.get("more_body", False)
+        is_last = not message.get("more_body", False)  # nor has a client that leaves
         search.feed(message.get("body", b""), is_last=is_last)
 
     async def receive_again() -> Message:

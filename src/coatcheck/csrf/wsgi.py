@@ -59,6 +59,8 @@ class CsrfMiddleware:
         try:
             if self._policy.concerns(environ["REQUEST_METHOD"], path_of(environ)):
                 self._check(environ)
+            elif environ.get("HTTP_UPGRADE", "").lower() == "websocket":  # some servers let WSGI applications have them
+                self._policy.check_origin(_attempt(environ))
         except CsrfRefused as error:
             if self._refusal is not None:
                 environ[REFUSED_KEY] = error

@@ -15,12 +15,13 @@ from starlette.responses import JSONResponse, PlainTextResponse, RedirectRespons
 from starlette.routing import Route, WebSocketRoute
 
 from coatcheck.asgi import SessionMiddleware
+from coatcheck.csrf.asgi import CsrfMiddleware
 from coatcheck.demo import steps
 from coatcheck.demo.devices import devices, revoke, revoke_others
 from coatcheck.demo.guard import FIRST_PAGE, ask_to_log_in, require_login, safe_next
 from coatcheck.demo.live import live
 from coatcheck.demo.observed import ObservingMiddleware
-from coatcheck.demo.pages import SecurityHeadersMiddleware, error_page, failure_page, page, static_file
+from coatcheck.demo.pages import SecurityHeadersMiddleware, error_page, failure_page, forgery_page, page, static_file
 from coatcheck.demo.preferences import LANGUAGES, THEMES, language_of, theme_of
 from coatcheck.demo.requests import BodyLimit, accepts_html, prefers_json, read_form, session_of, text_field
 from coatcheck.demo.users import User, authenticate
@@ -62,6 +63,7 @@ def create_app(sessions: Sessions) -> Starlette:
             Middleware(SecurityHeadersMiddleware),
             Middleware(ObservingMiddleware),
             Middleware(SessionMiddleware, sessions=sessions),
+            Middleware(CsrfMiddleware, refusal=forgery_page),
             Middleware(BodyLimit),
         ],
         exception_handlers={
@@ -127,7 +129,8 @@ async def profile(request: Request, user: User) -> Response:
     """Show who it is, and what the session knows."""
     session = session_of(request)
     if prefers_json(request):
-        return JSONResponse({"username": user.username, "handle": session.handle})
+        token = steps.script_token(session)
+        return JSONResponse({"username": user.username, "handle": session.handle, "csrf_token": token})
     return await page(
         request,
         "profile.html",

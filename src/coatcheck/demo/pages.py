@@ -17,6 +17,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from coatcheck.csrf.asgi import SCOPE_KEY
 from coatcheck.demo import steps
 from coatcheck.demo.device_names import device_name
 from coatcheck.demo.listing import listing
@@ -110,10 +111,11 @@ async def page(
     user = steps.current_user(session)
     if flashes and not session and user is None:
         session.destroy()  # it was there for the message only
+    field = steps.form_field(session)
     look = {"theme": theme_of(session), "language": language_of(session)}
     await session.save()
     context |= {"user": user, "flashes": flashes, "expires_in": session.expires_at - datetime.now(UTC), **look}
-    context |= {"path": request.scope["path"], "calls": store_calls()}
+    context |= {"path": request.scope["path"], "calls": store_calls(), "csrf_field": field}
     return HTMLResponse(_render(template, **context), status, headers)
 
 
@@ -203,16 +205,29 @@ def _allowed_methods(request: Request) -> set[str]:
     return set[str]().union(*matching)
 
 
+async def forgery_page(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer a request that no page of the demo has sent, as far as can be told. For `CsrfMiddleware`."""
+    request, error = Request(scope, receive), scope[SCOPE_KEY]
+    explanation = f"{error}. Nothing was changed. Go back, reload the page, and send it again."
+    response = _page_without_session(request, 403, "Not accepted", explanation, error.code)
+    await response(scope, receive, send)
+
+
 async def failure_page(request: Request, _error: Exception) -> Response:
     """Answer an error in the demo itself.
 
-    The session is not touched, since it may be what failed. This response goes around the middleware, so it brings
-    its headers along.
+    This response goes around the middleware, so it brings its headers along.
     """
-    headers = SECURITY_HEADERS | {"Cache-Control": "no-store"}
     explanation = "Something went wrong here. Nothing of this request was stored."
+    response = _page_without_session(request, 500, "Internal Server Error", explanation, "internal_server_error")
+    response.headers.update(SECURITY_HEADERS | {"Cache-Control": "no-store"})
+    return response
+
+
+def _page_without_session(request: Request, code: int, title: str, explanation: str, error: str) -> Response:
+    """Answer where the session is not to be touched: it may be what failed, or what somebody else wants to reach."""
     if prefers_json(request):
-        return JSONResponse({"error": "internal_server_error", "message": explanation}, 500, headers)
+        return JSONResponse({"error": error, "message": explanation}, code)
     html = _render(
         "error.html",
         user=None,
@@ -221,8 +236,8 @@ async def failure_page(request: Request, _error: Exception) -> Response:
         calls=[],
         theme="system",
         language="en",
-        code=500,
-        title="Internal Server Error",
+        code=code,
+        title=title,
         explanation=explanation,
     )
-    return HTMLResponse(html, 500, headers)
+    return HTMLResponse(html, code)

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Final
 
+from coatcheck.csrf import csrf_field, csrf_token
 from coatcheck.demo.users import USERS, User
 from coatcheck.session_info import SessionInfo
 from coatcheck.sessions import Session, Sessions
@@ -22,6 +23,16 @@ NO_SUCH_DEVICE: Final = "That device is not among those where you are logged in.
 def current_user(session: Session) -> User | None:
     """Who is this?"""
     return USERS.get(session.user_id or "")
+
+
+def form_field(session: Session) -> str:
+    """A hidden field that no other site's form can have."""
+    return csrf_field(session)  # inside, a token: looks different each time
+
+
+def script_token(session: Session) -> str:
+    """The same for scripts, which send it as X-CSRF-Token."""
+    return csrf_token(session)
 
 
 def log_in(session: Session, user: User) -> None:
