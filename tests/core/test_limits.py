@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from faces import Face
@@ -11,7 +13,7 @@ from coatcheck.errors import UnsupportedValue
 from coatcheck.testing import ManualClock
 
 
-def limited(face: Face, **limits: object) -> str:
+def limited(face: Face, **limits: Any) -> str:
     session = face.request(None)
     session["cart"] = "full"
     session.limit(**limits)
@@ -72,7 +74,10 @@ def test_the_lifetime_ends_a_session_whatever_limits_it_was_given(timed: Face, c
 
 def test_limits_survive_changes_renewals_and_logins(timed: Face, clock: ManualClock) -> None:
     token = limited(timed, ends_at=at(clock, timedelta(minutes=5)))
-    for change in (lambda one: one.increment("visits"), lambda one: one.renew(), lambda one: one.login("alice")):
+    changes: list[Callable[[Any], object]] = [
+        lambda one: one.increment("visits"), lambda one: one.renew(), lambda one: one.login("alice"),
+    ]  # fmt: skip
+    for change in changes:
         session = timed.request(token)
         change(session)
         timed.respond(session)

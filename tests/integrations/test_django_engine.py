@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import uuid4
@@ -372,7 +372,8 @@ def test_what_set_expiry_says_is_enforced_by_the_store(clocked: Clocked, expiry:
 
 def test_set_expiry_none_and_clear_take_an_expiry_back(clocked: Clocked) -> None:
     with clocked.settings():
-        for take_back in (lambda one: one.set_expiry(None), lambda one: one.clear()):
+        ways: list[Callable[[SessionStore], None]] = [lambda one: one.set_expiry(None), lambda one: one.clear()]
+        for take_back in ways:
             session = stored(cat=1)
             session.set_expiry(60)
             session.save()

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.cookies import SimpleCookie
 from threading import Barrier
-from typing import Any
+from typing import Any, Literal
 
 import django_project
 import pytest
@@ -19,11 +19,11 @@ from django.db import connections
 from django.http import HttpResponse
 from django.test import AsyncClient, AsyncRequestFactory, Client, override_settings
 from django_project import DJANGOS, OURS, middleware, pause
-from failing_stores import SyncFailingStore
 from servers import Server
 
 from coatcheck.errors import ResponseStarted
 from coatcheck.integrations.django import SessionMiddleware, SessionStore, sessions
+from coatcheck.testing import SyncFailingStore
 
 
 @pytest.fixture(autouse=True)
@@ -324,22 +324,24 @@ def test_while_the_store_is_down_the_answer_is_503_and_nobody_is_logged_out(stor
     with with_store(store):
         client = Client()
         client.get("/log_in?username=alice&password=wonderland")
-        store.fails = {"load"}
+        store.fail("load")
         response = client.get("/who")
         assert (response.status_code, response.headers["Retry-After"]) == (503, "5")
         assert not response.cookies
         assert Client().get("/untouched").status_code == 200
-        store.fails = set()
+        store.recover()
         assert client.get("/who").json()["user"] == "alice"
 
 
 @pytest.mark.parametrize("operation", ["create", "update"])
-def test_what_can_not_be_stored_is_answered_by_503(store: SyncFailingStore, operation: str) -> None:
+def test_what_can_not_be_stored_is_answered_by_503(
+    store: SyncFailingStore, operation: Literal["create", "update"]
+) -> None:
     with with_store(store):
         client = Client()
         if operation == "update":
             client.get("/put?a=1")
-        store.fails = {operation}
+        store.fail(operation)
         response = client.get("/put?b=2")
         assert (response.status_code, response.headers["Retry-After"]) == (503, "5")
         assert not response.cookies
@@ -349,7 +351,7 @@ def test_a_view_that_fails_for_the_store_is_answered_by_503(store: SyncFailingSt
     with with_store(store):
         client = Client()
         client.get("/put?a=1")
-        store.fails = {"update"}
+        store.fail("update")
         response = client.get("/save_now")
         assert (response.status_code, response.headers["Retry-After"]) == (503, "5")
 
@@ -358,13 +360,13 @@ def test_a_path_may_go_on_without_its_session(store: SyncFailingStore) -> None:
     with with_store(store, while_down={"/": "refuse", "/who": "continue", "/put": "continue"}):
         client = Client()
         client.get("/log_in?username=alice&password=wonderland")
-        store.fails = {"load"}
+        store.fail("load")
         response = client.get("/who")
         assert (response.status_code, response.json()["user"]) == (200, "")
         assert (response.headers["Cache-Control"], bool(response.cookies)) == ("no-store", False)
         assert client.get("/put?a=1").status_code == 503
         assert client.get("/read").status_code == 503
-        store.fails = set()
+        store.recover()
         assert client.get("/who").json()["user"] == "alice"
 
 
@@ -416,7 +418,7 @@ def test_an_async_view_takes_no_thread() -> None:
         pytest.fail("a thread was used")
 
     async def visit() -> None:
-        asyncio.get_running_loop().run_in_executor = no_threads  # type: ignore[method-assign]
+        asyncio.get_running_loop().run_in_executor = no_threads  # type: ignore[method-assign, assignment]
         around = SessionMiddleware(view)
         requests = AsyncRequestFactory()
         for _ in range(2):
@@ -438,7 +440,7 @@ def test_loops_that_come_and_go_leave_no_connections(running_servers: dict[str, 
 
     def connected() -> int:
         with server.client() as client:
-            return int(client.info("clients")["connected_clients"])  # type: ignore[index]
+            return int(client.info("clients")["connected_clients"])
 
     with override_settings(COATCHECK={"store": server.url}):
         client = Client()

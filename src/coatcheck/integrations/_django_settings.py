@@ -229,7 +229,7 @@ def _forget(*, setting: str, **_: object) -> None:
 setting_changed.connect(_forget, dispatch_uid="coatcheck")
 
 
-@checks.register(checks.Tags.security)  # type: ignore[untyped-decorator]  # Django has no types
+@checks.register(checks.Tags.security)
 def check_settings(**_: object) -> list[checks.CheckMessage]:
     """Tell of settings that can't work, for `manage.py check`."""
     try:
@@ -244,7 +244,7 @@ def check_settings(**_: object) -> list[checks.CheckMessage]:
     return []
 
 
-@checks.register(checks.Tags.security, deploy=True)  # type: ignore[untyped-decorator]
+@checks.register(checks.Tags.security, deploy=True)
 def check_deployment(**_: object) -> list[checks.CheckMessage]:
     """Tell of settings that are for development only, for `manage.py check --deploy`."""
     try:

@@ -39,7 +39,7 @@ _AUTH_KEYS: Final = (SESSION_KEY, BACKEND_SESSION_KEY, HASH_SESSION_KEY)
 _FIRST_ERROR_STATUS: Final = 500
 
 
-class SessionStore(SessionBase):  # type: ignore[misc]  # Django has no types
+class SessionStore(SessionBase):
     """The engine: Django's interface on a session of Coatcheck's.
 
     `session_key` is the cookie's value, a secret; `handle` is the session's public name. A key that was not signed by
@@ -424,7 +424,7 @@ def _shared_login(user_id: str) -> tuple[str, SharedLogin, Any] | None:
     return None
 
 
-class SessionMiddleware(DjangosMiddleware):  # type: ignore[misc]
+class SessionMiddleware(DjangosMiddleware):
     """Takes the place of `django.contrib.sessions.middleware.SessionMiddleware`. Sync and async.
 
     It is one of its kind, so that the admin's checks find it. For an async view there is no hop to a thread.
