@@ -123,3 +123,13 @@ def test_expires_at_tells_of_limits(timed: Face, clock: ManualClock) -> None:
 def test_an_end_without_a_time_zone_is_refused(timed: Face) -> None:
     with pytest.raises(UnsupportedValue, match="needs a time zone"):
         timed.request(None).limit(ends_at=datetime(2030, 1, 1))  # noqa: DTZ001
+
+
+def test_limits_hold_for_the_session_that_is_kept_when_all_others_are_ended(timed: Face, clock: ManualClock) -> None:
+    session = timed.request(limited(timed, idle_timeout=timedelta(minutes=5)))
+    session.login("alice")
+    timed.respond(session)
+    timed.run(timed.sessions.revoke_user("alice", keep=session.handle))
+    assert is_alive(timed, session.token)
+    clock.advance(timedelta(minutes=5, seconds=1))
+    assert not is_alive(timed, session.token)

@@ -22,6 +22,7 @@ from django_project import DJANGOS, OURS, middleware, pause
 from servers import Server
 
 from coatcheck.errors import ResponseStarted
+from coatcheck.integrations._django_settings import check_deployment, check_settings
 from coatcheck.integrations.django import SessionMiddleware, SessionStore, sessions
 from coatcheck.testing import SyncFailingStore
 
@@ -390,6 +391,18 @@ def test_async_views_use_the_session() -> None:
     asyncio.run(visit())
 
 
+def test_an_async_stream_stores_what_it_changes_before_the_next_chunk_leaves() -> None:
+    async def visit() -> None:
+        client = AsyncClient()
+        await client.get("/aput?cart=full")
+        chunks = aiter(await client.get("/astream"))
+        assert await anext(chunks) == b"first"
+        assert SessionStore(client.cookies["sessionid"].value).load() == {"cart": "full", "seen": "in the stream"}
+        assert [chunk async for chunk in chunks] == [b"last"]
+
+    asyncio.run(visit())
+
+
 def test_a_stream_that_would_start_a_session_raises() -> None:
     async def visit() -> None:
         response = await AsyncClient().get("/astream")
@@ -448,9 +461,10 @@ def test_loops_that_come_and_go_leave_no_connections(running_servers: dict[str, 
         before = connected()
         for number in range(50):
             assert client.get(f"/aput?number={number}").status_code == 200
+            assert client.get("/asave").status_code == 200
             async_to_sync(SessionStore(client.cookies["sessionid"].value).aload)()
         assert connected() <= before + 2
-        assert client.get("/aread").json()["values"] == {"cat": "1", "number": "49"}
+        assert client.get("/aread").json()["values"] == {"cat": "1", "number": "49", "saved": "early"}
 
 
 # --- settings -----------------------------------------------------------------------------------------------------
@@ -479,4 +493,24 @@ def test_settings_that_can_not_work_are_clear_errors(setting: Any, said: str) ->
 )
 def test_cookies_that_browsers_would_drop_are_clear_errors(name: str, value: Any) -> None:
     with override_settings(**{name: value}), pytest.raises(ImproperlyConfigured):
+        Client().get("/untouched")
+
+
+def test_checks_say_what_is_wrong_with_the_settings() -> None:
+    def said(**more: Any) -> list[str]:
+        with override_settings(**more):
+            return [message.id for message in (*check_settings(), *check_deployment())]
+
+    in_file = {"store": "sqlite:///sessions.sqlite3"}
+    assert said(COATCHECK=in_file) == []
+    assert said(COATCHECK={"store": "nowhere://"}) == ["coatcheck.E001"]
+    assert said(COATCHECK=in_file, MIDDLEWARE=middleware(DJANGOS)) == ["coatcheck.W001"]
+    assert said(COATCHECK={"store": "memory://"}) == ["coatcheck.W002"]
+
+
+def test_the_middleware_refuses_another_engine() -> None:
+    with (
+        override_settings(SESSION_ENGINE="django.contrib.sessions.backends.cache"),
+        pytest.raises(ImproperlyConfigured, match="SESSION_ENGINE"),
+    ):
         Client().get("/untouched")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import django_project
@@ -14,16 +15,26 @@ from django.test import AsyncClient, Client, override_settings
 from django_project import DJANGOS, MODEL_BACKEND, OURS, SHARED_LOGIN, middleware
 
 from coatcheck import CookieConfig, Sessions, SyncSessions
-from coatcheck.integrations.django import SessionStore, sessions
+from coatcheck.integrations.django import SessionStore, async_sessions, sessions
 
 SECRET_KEY = "test-secret-key-of-more-than-32-bytes"
+
+
+@pytest.fixture(params=["sqlite", "valkey"])
+def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A store that two applications can have in common."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/sessions.sqlite3"
+    url: str = request.getfixturevalue("running_servers")["valkey"].url
+    return url
 
 
 @pytest.fixture(autouse=True)
 def _project(store_url: str) -> Iterator[None]:
     django_project.make_users()
-    if store_url == "memory://":
-        pytest.skip("another application has another memory")
+    for user_id in ("1", "2"):
+        with override_settings(COATCHECK={"store": store_url}):
+            sessions().revoke_user(user_id)
     with override_settings(COATCHECK={"store": store_url}, AUTHENTICATION_BACKENDS=[MODEL_BACKEND, SHARED_LOGIN]):
         yield
     User.objects.filter(username="alice").update(is_active=True)
@@ -76,7 +87,10 @@ def test_who_logged_in_elsewhere_is_the_user_of_async_views(other: SyncSessions)
     async def visit() -> str:
         client = AsyncClient()
         client.cookies["sessionid"] = token
-        return str((await client.get("/awho")).json()["user"])
+        try:
+            return str((await client.get("/awho")).json()["user"])
+        finally:
+            await async_sessions().close()
 
     assert asyncio.run(visit()) == "alice"
 
