@@ -18,10 +18,10 @@ from typing import Any, Final
 
 from asgiref.sync import sync_to_async
 from django.conf import settings
-from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY, get_user_model, load_backend
+from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY
 from django.contrib.sessions.backends.base import CreateError, SessionBase, UpdateError
 from django.contrib.sessions.middleware import SessionMiddleware as DjangosMiddleware
-from django.core.exceptions import ImproperlyConfigured, ValidationError
+from django.core.exceptions import ImproperlyConfigured
 from django.http import FileResponse, HttpResponse
 from django.utils import timezone
 
@@ -29,6 +29,7 @@ from coatcheck import outage
 from coatcheck.devices import Device
 from coatcheck.errors import StoreUnavailable
 from coatcheck.integrations._django_headers import add_headers
+from coatcheck.integrations._django_login import SharedLogin, shared_login
 from coatcheck.integrations._django_settings import async_sessions, configuration, sessions
 from coatcheck.sessions import Session, SyncSession
 from coatcheck.working_copy import Standing, WorkingCopy
@@ -328,7 +329,7 @@ class SessionStore(SessionBase):
         for key in _AUTH_KEYS:
             if work.has(key):
                 work.remove(key)
-        return None if user_id is None else _shared_login(user_id)
+        return None if user_id is None else shared_login(user_id)
 
     def _introduce(self, backend_path: str, user: Any) -> None:
         """Let `django.contrib.auth` find somebody who logged in elsewhere.
@@ -383,45 +384,6 @@ def _expiry(value: int | datetime | timedelta | None) -> timedelta | datetime | 
         msg = f"set_expiry: {after} is longer than a session's lifetime, {lifetime}; raise COATCHECK['lifetime']"
         raise ImproperlyConfigured(msg)
     return expiry
-
-
-class SharedLogin:
-    """An authentication backend for logins that another application made in the same sessions.
-
-    In AUTHENTICATION_BACKENDS, it makes `request.user` whoever logged in there by `session.login(str(user.pk))`. It
-    authenticates nobody by itself, and gives no permissions.
-    """
-
-    def authenticate(self, request: Any, **credentials: Any) -> None:
-        """Authenticate nobody."""
-
-    async def aauthenticate(self, request: Any, **credentials: Any) -> None:
-        """Authenticate nobody."""
-
-    def get_user(self, user_id: Any) -> Any:
-        """Give the user of a primary key; None if there is none, or they are not active."""
-        model = get_user_model()
-        try:
-            user = model._default_manager.get(pk=user_id)
-        except model.DoesNotExist:
-            return None
-        return user if getattr(user, "is_active", True) else None
-
-    async def aget_user(self, user_id: Any) -> Any:
-        """See `get_user`."""
-        return await sync_to_async(self.get_user)(user_id)
-
-
-def _shared_login(user_id: str) -> tuple[str, SharedLogin, Any] | None:
-    """Give the backend that is set up for logins made elsewhere, and the user's primary key; None without both."""
-    for path in settings.AUTHENTICATION_BACKENDS:
-        backend = load_backend(path)
-        if isinstance(backend, SharedLogin):
-            try:
-                return path, backend, get_user_model()._meta.pk.to_python(user_id)
-            except ValidationError:
-                return None
-    return None
 
 
 class SessionMiddleware(DjangosMiddleware):
