@@ -20,7 +20,7 @@ from coatcheck.errors import (
     UndecodableRecord,
 )
 from coatcheck.operations import Create, Delete, Load, Operation, Reset, Update
-from coatcheck.record import AnyRecord, Moved, Record, Values
+from coatcheck.record import AnyRecord, Limits, Moved, Record, Values
 from coatcheck.stores.protocol import Outcome
 
 T = TypeVar("T")
@@ -68,13 +68,26 @@ class Keeper:
         """Give the time in milliseconds since the epoch."""
         return int(self._clock() * 1000)
 
-    def time_left_ms(self, created_at_ms: int) -> int:
-        """Give what is left of the lifetime of a session that began then."""
-        return created_at_ms + self.lifetime_ms - self.now_ms()
+    def ends_at_ms(self, created_at_ms: int, limits: Limits | None) -> int:
+        """Give when a session that began then ends, whatever its use."""
+        ends_at_ms = created_at_ms + self.lifetime_ms
+        own_ms = None if limits is None else limits.ends_at_ms
+        return ends_at_ms if own_ms is None else min(ends_at_ms, own_ms)
 
-    def ttl_ms(self, created_at_ms: int) -> int:
+    def idle_ms_of(self, limits: Limits | None) -> int:
+        """Give the idle timeout of a session."""
+        return self.idle_ms if limits is None or limits.idle_ms is None else limits.idle_ms
+
+    def time_left_ms(self, created_at_ms: int, limits: Limits | None) -> int:
+        """Give how long a session that began then may live, whatever its use."""
+        return self.ends_at_ms(created_at_ms, limits) - self.now_ms()
+
+    def ttl_ms(self, created_at_ms: int, limits: Limits | None) -> int:
         """Give the time to live for a session that began then: the smaller of its two clocks."""
-        return min(self.idle_ms, self.time_left_ms(created_at_ms))
+        ttl_ms = min(self.idle_ms_of(limits), self.time_left_ms(created_at_ms, limits))
+        if ttl_ms <= 0 and limits is not None and self.time_left_ms(created_at_ms, None) > 0:
+            return 1  # its own end is over already: that has to be stored, or it would live on
+        return ttl_ms
 
     # --- reading ----------------------------------------------------------------------------------------------
 
@@ -114,7 +127,7 @@ class Keeper:
         if not isinstance(data, bytes):
             return NOTHING_FOUND
         revision, record = records.decode(store_key, data)
-        if isinstance(record, Record) and self.time_left_ms(record.created_at_ms) <= 0:
+        if isinstance(record, Record) and self.time_left_ms(record.created_at_ms, record.limits) <= 0:
             return revision, None
         return revision, record
 
@@ -127,7 +140,7 @@ class Keeper:
         `record` itself if it was stored.
         """
         data = self._encoded(store_key, revision, record)
-        ttl_ms = max(self.ttl_ms(record.created_at_ms), 1)
+        ttl_ms = max(self.ttl_ms(record.created_at_ms, record.limits), 1)
         if replacing:
             stored = (yield Update(store_key, replacing, data, ttl_ms)) is Outcome.DONE
         else:

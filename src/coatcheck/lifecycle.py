@@ -54,6 +54,7 @@ class Lifecycle:
         "_grace_ms",
         "_keeps_user_agent",
         "_persistent",
+        "_refresh_after",
         "_refresh_ms",
         "_renew_every_ms",
         "_tokens",
@@ -70,6 +71,7 @@ class Lifecycle:
         self._tokens = tokens or TokenSigner(config.key_material, config.cookie.full_name)
         self._cookies = CookieWriter(config.cookie)
         self._persistent = config.cookie.persistent
+        self._refresh_after = config.refresh_after
         self._refresh_ms = int(self.keeper.idle_ms * config.refresh_after)
         self._renew_every_ms = None if config.renew_every is None else round(config.renew_every.total_seconds() * 1000)
         self._grace_ms = round(config.renewal_grace.total_seconds() * 1000)
@@ -269,12 +271,24 @@ class Lifecycle:
             steps = self._create(work, patch or work.empty_patch()) if patch or work.login_is_new else None
         elif work.predecessor is not None:
             steps = self._renew(work, work.predecessor_key, patch or work.empty_patch())
-        elif patch or work.remember is not work.stored.remember:
+        elif patch or work.terms_changed:
             self.check_change_can_be_sent(work)
             steps = self._update(work, patch or work.empty_patch())
         else:
             steps = self._extend(work) if self._refresh_is_due(work) else None
         work.settled = steps is None and patch is NO_CHANGES
+        return steps
+
+    def commit_anyway(self, work: WorkingCopy) -> Steps[None] | None:
+        """Do as `commit`, but store a new session also when it is empty, and extend one in which nothing has changed.
+
+        For APIs in which saving is asked for, and has to be done whatever there is to save.
+        """
+        steps = self.commit(work)
+        if steps is None and work.standing is Standing.NEW:
+            return self._create(work, work.empty_patch())
+        if steps is None and work.standing is Standing.STORED:
+            return self._extend(work)
         return steps
 
     def check_change_can_be_sent(self, work: WorkingCopy) -> None:
@@ -334,7 +348,7 @@ class Lifecycle:
         store_key, values_to_store = patch.store_key, apply(patch, {})
         login = yield from self._enter(work, patch, store_key, work.opened_at_ms, None, None)
         now_ms = self.keeper.now_ms()
-        record = Record(work.opened_at_ms, now_ms, now_ms, patch.remember, login, values_to_store)
+        record = Record(work.opened_at_ms, now_ms, now_ms, patch.remember, login, values_to_store, patch.limits)
         revision = records.new_revision()
         work.attempt(revision, patch)
         found = yield from self.keeper.put(store_key, revision, record)
@@ -387,13 +401,14 @@ class Lifecycle:
     def _update(self, work: WorkingCopy, patch: Patch) -> Steps[None]:
         """Write the patch on the record that we know; if there is a newer one, on that, until it succeeds."""
         store_key, base_revision, base = patch.store_key, work.revision, work.stored
-        remember_changed = patch.remember is not base.remember
+        remember_changed, limits_changed = patch.remember is not base.remember, patch.limits is not base.limits
         expected = merged = apply(patch, base.values)
         for conflicts in range(MAX_CONFLICTS):
             remember = patch.remember if remember_changed else base.remember
+            limits = patch.limits if limits_changed else base.limits
             now_ms = self.keeper.now_ms()
-            record = Record(base.created_at_ms, now_ms, base.renewed_at_ms, remember, base.login, merged)
-            revision, ttl_ms = records.new_revision(), self.keeper.ttl_ms(base.created_at_ms)
+            record = Record(base.created_at_ms, now_ms, base.renewed_at_ms, remember, base.login, merged, limits)
+            revision, ttl_ms = records.new_revision(), self.keeper.ttl_ms(base.created_at_ms, limits)
             work.attempt(revision, patch)
             found_revision, found = yield from self.keeper.replace(store_key, base_revision, record, ttl_ms, revision)
             if found is record:
@@ -428,7 +443,7 @@ class Lifecycle:
         for conflicts in range(MAX_CONFLICTS):
             now_ms = self.keeper.now_ms()
             login = entered if is_login else base.login
-            record = Record(created_at_ms, now_ms, now_ms, patch.remember, login, merged)
+            record = Record(created_at_ms, now_ms, now_ms, patch.remember, login, merged, patch.limits)
             revision = yield from self._put_renewed(work, new_key, record, revision, patch)
             if not revision:
                 yield from self._renewed_otherwise(work, old_key, new_key, patch)
@@ -490,7 +505,9 @@ class Lifecycle:
         now_ms = self.keeper.now_ms()
         successor = str(new_key)  # the name alone: a key may have more with it, see `coatcheck.stores.cookie`
         if work.renewed_by_clock:
-            return Moved(successor, now_ms + MOVED_MS, now_ms + self._grace_ms), max(self.keeper.idle_ms, MOVED_MS)
+            return Moved(successor, now_ms + MOVED_MS, now_ms + self._grace_ms), max(
+                self.keeper.idle_ms_of(work.limits), MOVED_MS
+            )
         return Moved(successor, now_ms + MOVED_MS, 0), MOVED_MS
 
     def _follow(self, work: WorkingCopy, found: AnyRecord | None, patch: Patch) -> Steps[None]:
@@ -515,8 +532,8 @@ class Lifecycle:
 
     def _extend(self, work: WorkingCopy) -> Steps[None]:
         """Extend the time of a session that was only read."""
-        patch, ttl_ms = work.empty_patch(), self.keeper.ttl_ms(work.stored.created_at_ms)
-        if ttl_ms < self.keeper.idle_ms:
+        patch, ttl_ms = work.empty_patch(), self.keeper.ttl_ms(work.stored.created_at_ms, work.limits)
+        if ttl_ms < self.keeper.idle_ms_of(work.limits):
             # Its lifetime leaves nothing to extend, but that it was used has to be remembered.
             yield from self._update(work, patch)
             return
@@ -651,7 +668,7 @@ class Lifecycle:
             created_at=moment(record.created_at_ms),
             authenticated_at=None if login is None else login.authenticated_at,
             # Use sets the time to live to the idle timeout, so what is left of it tells when that was.
-            last_seen_at=moment(max(record.updated_at_ms, expires_at_ms - self.keeper.idle_ms)),
+            last_seen_at=moment(max(record.updated_at_ms, expires_at_ms - self.keeper.idle_ms_of(record.limits))),
             expires_at=moment(expires_at_ms),
             user_agent=None if login is None else login.user_agent,
             client_address=None if login is None else login.client_address,
@@ -687,7 +704,8 @@ class Lifecycle:
             work.issues_cookie = work.cookie_is_stale = False
             persistent = self.is_persistent(work)
             # Rounded up, because Max-Age=0 would delete the cookie that it sets.
-            max_age_s = -(-self.keeper.time_left_ms(work.stored.created_at_ms) // 1000) if persistent else None
+            left_ms = max(self.keeper.time_left_ms(work.stored.created_at_ms, work.limits), 1)
+            max_age_s = -(-left_ms // 1000) if persistent else None
             return self._cookies.issue(self.token(work), max_age_s)
         # Until its session has ended in the store, the client needs the cookie to try the logout again.
         if work.cookie_is_stale and not work.destroyed:
@@ -710,16 +728,20 @@ class Lifecycle:
 
     def expires_at_ms(self, work: WorkingCopy) -> int:
         """Give the time at which the session ends if it is not used again."""
-        if work.record is None:
-            return work.opened_at_ms + min(self.keeper.idle_ms, self.keeper.lifetime_ms)
-        last_used_ms = max(work.record.updated_at_ms, work.issued_at_ms)
-        return min(last_used_ms + self.keeper.idle_ms, work.record.created_at_ms + self.keeper.lifetime_ms)
+        began_ms, last_used_ms = work.opened_at_ms, work.opened_at_ms
+        if work.record is not None:
+            began_ms, last_used_ms = work.record.created_at_ms, max(work.record.updated_at_ms, work.issued_at_ms)
+        idle_ms = self.keeper.idle_ms_of(work.limits)
+        return min(last_used_ms + idle_ms, self.keeper.ends_at_ms(began_ms, work.limits))
 
     def _refresh_is_due(self, work: WorkingCopy) -> bool:
         """Tell whether use has to extend the session. The token's time of issue says when that was last done."""
         age_ms = self.keeper.now_ms() - work.issued_at_ms
         # A token from the future was issued by a clock that is ahead, and says nothing of when that was.
-        is_time = work.by_older_key or age_ms >= self._refresh_ms or age_ms < -_SKEW_MS
+        refresh_ms = self._refresh_ms
+        if work.limits is not None:
+            refresh_ms = int(self.keeper.idle_ms_of(work.limits) * self._refresh_after)
+        is_time = work.by_older_key or age_ms >= refresh_ms or age_ms < -_SKEW_MS
         return is_time and work.accessed and work.outage is None
 
     def _renewal_is_due(self, work: WorkingCopy) -> bool:

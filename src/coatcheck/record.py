@@ -55,6 +55,15 @@ class Login(msgspec.Struct, array_like=True, frozen=True):
         return moment(self.authenticated_at_ms) if self.authenticated_at_ms else None
 
 
+class Limits(msgspec.Struct, array_like=True, frozen=True):
+    """Times of one session's own, within the configured lifetime."""
+
+    idle_ms: int | None
+    """Its idle timeout; None for the configured one."""
+    ends_at_ms: int | None
+    """When it ends whatever its use; None for the end of its lifetime."""
+
+
 class Record(msgspec.Struct, array_like=True, frozen=True):
     """A session as it is stored. Times are milliseconds since the epoch."""
 
@@ -66,6 +75,8 @@ class Record(msgspec.Struct, array_like=True, frozen=True):
     """Whether the cookie outlives the browser's session; None for what the configuration says."""
     login: Login | None
     values: Values
+    limits: Limits | None = None
+    """Times of its own. Records from before there were any end before this."""
 
     @property
     def user_id(self) -> str | None:

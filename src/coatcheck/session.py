@@ -12,7 +12,9 @@ from functools import partial
 from typing import Any, Final, NamedTuple, Self, TypeVar
 
 from coatcheck import values
+from coatcheck.errors import UnsupportedValue
 from coatcheck.lifecycle import Lifecycle
+from coatcheck.record import Limits
 from coatcheck.session_info import moment
 from coatcheck.working_copy import NOTHING, InapplicableError, Standing, WorkingCopy
 
@@ -300,6 +302,28 @@ class BaseSession(MutableMapping[str, Any]):
         if remember is not work.remember:
             work.check_cookie_can_be_set("remember() changes the cookie")
             work.remember = remember
+
+    def limit(self, *, idle_timeout: timedelta | None = None, ends_at: datetime | None = None) -> None:
+        """Let this session last differently from others: shorter, or idle for longer. Without arguments, as others.
+
+        The configured lifetime ends it in any case. Times that are over already end it at the commit.
+
+        Args:
+            idle_timeout: how long it may be unused; None for the configured idle timeout.
+            ends_at: when it ends whatever its use, with a time zone; None for the end of its lifetime.
+
+        Raises:
+            UnsupportedValue: `ends_at` has no time zone.
+        """
+        if ends_at is not None and ends_at.utcoffset() is None:
+            msg = f"limit: ends_at needs a time zone, got {ends_at}"
+            raise UnsupportedValue(msg)
+        idle_ms = None if idle_timeout is None else max(round(idle_timeout.total_seconds() * 1000), 1)
+        ends_at_ms = None if ends_at is None else round(ends_at.timestamp() * 1000)
+        limits = None if idle_timeout is None and ends_at is None else Limits(idle_ms, ends_at_ms)
+        work = self._write()
+        if limits != work.limits:
+            work.limits = limits
 
     def wait_for_load(self) -> None:
         """Let nothing of the session be used before it is loaded, also where there is nothing to load."""

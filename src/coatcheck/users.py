@@ -286,7 +286,7 @@ class Users:
             if not isinstance(record, Record) or record.login is None or record.login.user_id != user_id:
                 return store_key
             lifted = replace(record, login=replace(record.login, epoch=epoch))
-            ttl_ms = self._keeper.ttl_ms(record.created_at_ms)
+            ttl_ms = self._keeper.ttl_ms(record.created_at_ms, record.limits)
             revision, record = yield from self._keeper.replace(store_key, revision, lifted, ttl_ms)
             if record is lifted:
                 return store_key

@@ -19,7 +19,7 @@ from coatcheck.adopters import Claimed
 from coatcheck.devices import Device
 from coatcheck.errors import ResponseStarted, SessionClosed, StoreUnavailable, UnsupportedValue
 from coatcheck.events import Event
-from coatcheck.record import Login, Record, Values
+from coatcheck.record import Limits, Login, Record, Values
 from coatcheck.token import SessionID
 
 
@@ -89,7 +89,7 @@ Changes: TypeAlias = dict[str, Change]
 class Patch(Changes):
     """All that a request changed, in a form that can be applied to a newer record than the one it was made on."""
 
-    __slots__ = ("life", "login", "remember", "session_id", "store_key", "taken")
+    __slots__ = ("life", "limits", "login", "remember", "session_id", "store_key", "taken")
 
     def __init__(self, work: WorkingCopy | None) -> None:
         super().__init__()
@@ -102,6 +102,7 @@ class Patch(Changes):
         self.store_key = work.store_key
         self.login = work.login
         self.remember = work.remember
+        self.limits = work.limits
         self.taken: Changes = dict(work._changes)
 
 
@@ -163,6 +164,8 @@ class WorkingCopy:
     revision = b""
     record: Record | None = None
     remember: bool | None = None
+    limits: Limits | None = None
+    """Times of the session's own."""
     login: Login | None = None
     login_is_new = False
     """Somebody logged in during this request."""
@@ -248,6 +251,7 @@ class WorkingCopy:
         """Take in what the store holds under this session's key."""
         self._hold(revision, record)
         self.remember = record.remember
+        self.limits = record.limits
         self.login = record.login
         self.login_is_new = False
 
@@ -266,8 +270,8 @@ class WorkingCopy:
                 self._refresh(key, record.values.get(key), self._base.get(key))
         old = self.record
         self._hold(revision, record)
-        if old is not None and self.remember is old.remember:
-            self.remember = record.remember
+        if old is not None:
+            self._take_terms(old, record)
         if not self.login_is_new:
             self.login = record.login
         self._show_views()
@@ -297,8 +301,7 @@ class WorkingCopy:
         self._changes = {key: _since(change, taken.get(key)) for key, change in newer.items()}
         self.attempts = ()
         self._hold(revision, record)
-        if self.remember is patch.remember:
-            self.remember = record.remember
+        self._take_terms(patch, record)
         if self.login is patch.login:
             self.login, self.login_is_new = record.login, False
         if self.session_id is patch.session_id:
@@ -306,8 +309,22 @@ class WorkingCopy:
         else:  # it was renewed while the store was at work, and what was stored is what the next commit renews
             self.predecessor, self.predecessor_key = patch.session_id, patch.store_key
         self._show_views()
-        is_whole = self.predecessor is None and not self.login_is_new and self.remember is record.remember
+        is_whole = self.predecessor is None and not self.login_is_new and not self.terms_changed
         self.settled = is_whole and not self._changes and self._shows_only_what_can_not_change()
+
+    def _take_terms(self, known: Record | Patch, record: Record) -> None:
+        """Take in how long the session is to last, if the request has not changed that since what is known."""
+        if self.remember is known.remember:
+            self.remember = record.remember
+        if self.limits is known.limits:
+            self.limits = record.limits
+
+    @property
+    def terms_changed(self) -> bool:
+        """Whether it is to last differently from what is stored."""
+        record = self.record
+        remember, limits = (None, None) if record is None else (record.remember, record.limits)
+        return self.remember is not remember or self.limits is not limits
 
     def _hold(self, revision: bytes, record: Record) -> None:
         self.standing = Standing.STORED
@@ -348,6 +365,7 @@ class WorkingCopy:
         self.revision = b""
         self.record = None
         self.remember = None
+        self.limits = None
         self.login = None
         self.login_is_new = False
         self.moved_to = None
@@ -400,6 +418,7 @@ class WorkingCopy:
         self._changes.clear()
         self.take_back_renewal()
         self.remember = None if self.record is None else self.record.remember
+        self.limits = None if self.record is None else self.record.limits
         self.login = None if self.record is None else self.record.login
         self.login_is_new = False
         self._reset_views()
@@ -572,8 +591,7 @@ class WorkingCopy:
 
     def has_changes(self) -> bool:
         """Tell whether there is anything to commit, other than that the session is used."""
-        remembered = None if self.record is None else self.record.remember
-        is_kept = self.predecessor is None and not self.login_is_new and self.remember is remembered
+        is_kept = self.predecessor is None and not self.login_is_new and not self.terms_changed
         return bool(self.destroyed) or not is_kept or bool(self.patch())
 
     def _shows_only_what_can_not_change(self) -> bool:

@@ -13,7 +13,7 @@ from msgspec import Raw
 from coatcheck import record as records
 from coatcheck import values
 from coatcheck.errors import ForeignRecord, UndecodableRecord
-from coatcheck.record import AnyRecord, IndexEntry, Login, Moved, Record, UserEpoch, UserIndex
+from coatcheck.record import AnyRecord, IndexEntry, Limits, Login, Moved, Record, UserEpoch, UserIndex
 
 KEY = "00112233445566778899aabbccddeeff00112233"
 RECORD = Record(1, 2, 2, True, None, {"user": Raw(values.encode("user", "alice"))})
@@ -26,6 +26,7 @@ DATA = records.encode(KEY, b"revision", RECORD)
     [
         RECORD,
         Record(0, 0, 0, None, None, {}),
+        Record(0, 0, 0, None, None, {}, Limits(60_000, 5)),
         Moved(KEY, 5, 0),
         LOGGED_IN,
         UserIndex({KEY: IndexEntry(1, 2, 3)}),
@@ -38,8 +39,12 @@ def test_a_record_comes_back_with_its_revision(record: AnyRecord) -> None:
 
 def test_records_stay_readable_from_version_to_version() -> None:
     # Fixed bytes: were the format to change unnoticed, a deploy would log everybody out.
-    stored = bytes.fromhex(
+    without_limits = bytes.fromhex(
         "017265766973696f6ec636ec2700112233445566778899aabbccddeeff0011223396010202c3c081a475736572a5616c696365"
+    )
+    assert records.decode(KEY, without_limits) == (b"revision", RECORD)
+    stored = bytes.fromhex(
+        "017265766973696f6e3b482ee200112233445566778899aabbccddeeff0011223397010202c3c081a475736572a5616c696365c0"
     )
     assert stored == DATA
     assert records.decode(KEY, stored) == (b"revision", RECORD)

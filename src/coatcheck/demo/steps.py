@@ -26,8 +26,8 @@ def current_user(session: Session) -> User | None:
 
 
 def form_field(session: Session) -> str:
-    """A hidden field that no other site's form can have."""
-    return csrf_field(session)  # inside, a token: looks different each time
+    """A hidden token. No other site has one."""
+    return csrf_field(session)
 
 
 def script_token(session: Session) -> str:

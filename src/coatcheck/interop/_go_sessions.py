@@ -31,7 +31,7 @@ from coatcheck.errors import (
 from coatcheck.interop import _go_json, gob
 from coatcheck.interop._gob_types import TYPED_CLASSES
 from coatcheck.interop.gob import GobInt, GobString, GobTime
-from coatcheck.record import Login, Record, Values
+from coatcheck.record import Limits, Login, Record, Values
 from coatcheck.session import FLASH_KEY
 
 METADATA_KEY: Final = "_coatcheck"
@@ -56,6 +56,7 @@ class _Metadata(msgspec.Struct, array_like=True, frozen=True):
     renewed_at_ms: int
     remember: bool | None
     login: Login | None
+    limits: Limits | None = None
 
 
 _encode_metadata = msgspec.msgpack.Encoder().encode
@@ -227,6 +228,7 @@ class GoSessions:
             metadata.remember,
             metadata.login,
             native,
+            metadata.limits,
         )
         return GoSession(revision, record, True, plain_values)
 
@@ -278,7 +280,7 @@ class GoSessions:
                 raise self._refusal(key, value, "it would come back as something else")
         native = self.values(read_back)
         times = (record.created_at_ms, record.updated_at_ms, record.renewed_at_ms)
-        metadata = _Metadata(revision, _digest(native), *times, record.remember, record.login)
+        metadata = _Metadata(revision, _digest(native), *times, record.remember, record.login, record.limits)
         pairs[METADATA_KEY] = _VERSION + urlsafe_b64encode(_encode_metadata(metadata)).decode("ascii")
         data = self._serializer.dumps(pairs)
         self._check_length(data, pairs)
