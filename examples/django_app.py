@@ -38,6 +38,7 @@ if not settings.configured:
         SESSION_COOKIE_NAME="__Host-session" if IS_SECURE else "session",
         SESSION_COOKIE_SECURE=IS_SECURE,
         CSRF_COOKIE_SECURE=IS_SECURE,
+        SECURE_PROXY_SSL_HEADER=("HTTP_X_FORWARDED_PROTO", "https") if IS_SECURE else None,
         MESSAGE_STORAGE="django.contrib.messages.storage.session.SessionStorage",
         INSTALLED_APPS=[
             "coatcheck.integrations.django",  # for `manage.py check`

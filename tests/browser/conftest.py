@@ -30,7 +30,7 @@ _OPTIONS: Final = [
     "--host-resolver-rules=MAP evil.test 127.0.0.1",  # another site than 127.0.0.1, on this machine
 ]  # fmt: skip
 
-SITES: Final = ["demo", "fastapi_app", *(["django_app"] if (EXAMPLES / "django_app.py").exists() else [])]
+SITES: Final = ["demo", "fastapi_app", "django_app"]
 
 SCREENSHOTS: Final = Path(__file__).parents[2] / "build" / "screenshots"
 
