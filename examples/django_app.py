@@ -39,6 +39,10 @@ if not settings.configured:
         SESSION_COOKIE_SECURE=IS_SECURE,
         CSRF_COOKIE_SECURE=IS_SECURE,
         SECURE_PROXY_SSL_HEADER=("HTTP_X_FORWARDED_PROTO", "https") if IS_SECURE else None,
+        AUTHENTICATION_BACKENDS=[
+            "django.contrib.auth.backends.ModelBackend",
+            "coatcheck.integrations.django.SharedLogin",  # for one_login_api.py, where people log in as well
+        ],
         MESSAGE_STORAGE="django.contrib.messages.storage.session.SessionStorage",
         INSTALLED_APPS=[
             "coatcheck.integrations.django",  # for `manage.py check`

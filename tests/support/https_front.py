@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 import threading
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Final, Self
@@ -23,11 +24,13 @@ class HttpsFront:
     Args:
         target_port: the server's port.
         folder: where to put the certificate. No browser trusts it, so let it ignore that.
+        below: other servers' ports, by the beginning of the paths that they serve: `{"/api/": 8001}`.
     """
 
-    def __init__(self, target_port: int, folder: Path) -> None:
+    def __init__(self, target_port: int, folder: Path, below: Mapping[str, int] | None = None) -> None:
         self.port = 0
         self._target_port = target_port
+        self._below = below or {}
         self._tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         self._tls.load_cert_chain(*Authority(folder).issue("front"))
         self._ready = threading.Event()
@@ -63,7 +66,7 @@ class HttpsFront:
         ends = [writer]
         try:
             head = await reader.readuntil(b"\r\n\r\n")
-            server_reader, server_writer = await asyncio.open_connection("127.0.0.1", self._target_port)
+            server_reader, server_writer = await asyncio.open_connection("127.0.0.1", self._port_for(head))
             ends.append(server_writer)
             server_writer.write(_forwarded(head))
             await _exchange(reader, writer, server_reader, server_writer)
@@ -75,6 +78,11 @@ class HttpsFront:
         finally:
             for end in ends:
                 end.transport.abort()
+
+    def _port_for(self, head: bytes) -> int:
+        """Give the port of the server that serves a request's path."""
+        path = head.split(b" ", 2)[1].decode("latin-1")
+        return next((port for start, port in self._below.items() if path.startswith(start)), self._target_port)
 
 
 async def _exchange(
