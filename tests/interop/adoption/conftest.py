@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import redis
-from browser import Browser, Kind, NewShop
+from httpx_browser import Browser, Kind, NewShop
 from servers import Server
 
 OpenShop = Callable[..., NewShop]

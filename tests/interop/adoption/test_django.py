@@ -13,8 +13,8 @@ from typing import Any
 
 import django
 import pytest
-from browser import NATIVE, Browser
 from django.conf import settings
+from httpx_browser import NATIVE, Browser
 from servers import Server
 
 from coatcheck.errors import ConfigurationError

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browser import NATIVE, Browser
+from httpx_browser import NATIVE, Browser
 from servers import Server
 
 from coatcheck.interop.express import ExpressSessions

@@ -7,8 +7,8 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from browser import NATIVE, Browser
 from flask import Flask, flash, session
+from httpx_browser import NATIVE, Browser
 from markupsafe import Markup
 
 from coatcheck.interop.flask import FlaskCookieSessions

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 import redis
-from browser import NATIVE, Browser
 from flask import Flask, flash, session
 from flask_session import Session
+from httpx_browser import NATIVE, Browser
 from servers import Server
 
 from coatcheck.interop.flask_session import FlaskSessions

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 import redis
-from browser import NATIVE, Browser
 from go_programs import build
+from httpx_browser import NATIVE, Browser
 from servers import Server
 
 from coatcheck.interop import gob
