@@ -1,103 +1,68 @@
-"""Django's test clients. In a process of their own, because a process has the settings of one Django project.
-
-What the project has in place of `coatcheck.integrations.django` is as much of it as the promises here need.
-"""
+"""Django's test clients, by the adapter and by nothing but sessions."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+import django_project
 import pytest
+from django.contrib.auth.models import User
+from django.core.exceptions import ObjectDoesNotExist
+from django.db import connections
+from django.test import AsyncClient, Client
 
-pytest_plugins = ["pytester"]
-
-PROJECT = """
-    import sys
-    from datetime import timedelta
-    from types import SimpleNamespace
-
-    import pytest
-    from django.conf import settings
-    from django.http import HttpResponse
-    from django.urls import path
-
-    settings.configure(
-        ALLOWED_HOSTS=["testserver"], ROOT_URLCONF=__name__, MIDDLEWARE=[f"{__name__}.middleware"], SECRET_KEY="s" * 32
-    )
-
-    import django
-    from django.test import AsyncClient, Client
-
-    from coatcheck import SyncSessions
-    from coatcheck.testing import ManualClock, alogged_in, logged_in
-
-    django.setup()
-    clock = ManualClock()
-    shop = SyncSessions("memory://", secret_keys=["k" * 32], clock=clock)
-    sys.modules["coatcheck.integrations.django"] = SimpleNamespace(sessions=lambda: shop)
-    NAME = "__Host-session"
+from coatcheck.integrations.django import async_sessions, sessions
+from coatcheck.testing import alogged_in, logged_in
 
 
-    def middleware(get_response):
-        def handle(request):
-            request.coat = session = shop.begin([request.headers.get("Cookie", "").encode()])
-            response = get_response(request)
-            set_cookie = shop.conclude(session, response.status_code)
-            if set_cookie is not None:
-                response.cookies.load(set_cookie)
-            return response
-
-        return handle
+@pytest.fixture(autouse=True)
+def _users() -> Iterator[None]:
+    django_project.make_users()
+    yield
+    connections.close_all()
 
 
-    def greet(request):
-        if request.path == "/logout":
-            request.coat.logout()
-        if request.path == "/renew":
-            request.coat.renew()
-        return HttpResponse(f"{request.coat.user_id} {request.coat.get('theme')}")
+@pytest.fixture
+def alice() -> str:
+    return str(User.objects.get(username="alice").pk)
 
 
-    urlpatterns = [path("", greet), path("logout", greet), path("renew", greet)]
+def who(client: Client) -> str:
+    return str(client.get("/who").json()["user"])
 
 
-    def test_login_and_logout():
-        client = Client()
-        assert logged_in(client, "alice", theme="dark") is client
-        assert client.get("/").text == "alice dark"
-        client.get("/logout")
-        assert client.get("/").text == "None None"
-        assert len(client.cookies) == 1
+def test_the_user_is_djangos_and_on_the_list_of_devices(alice: str) -> None:
+    before = len(sessions().for_user(alice))
+    client = Client()
+    assert logged_in(client, alice, cart="full") is client
+    assert who(client) == "alice"
+    assert client.get("/read").json()["values"]["cart"] == "full"
+    assert len(sessions().for_user(alice)) == before + 1
 
 
-    def test_renewal_and_use():
-        client = logged_in(Client(), "alice", shop)
-        first = client.cookies[NAME].value
-        client.get("/renew")
-        for _ in range(3):
-            clock.advance(timedelta(minutes=90))
-            assert client.get("/").text == "alice None"
-        assert client.cookies[NAME].value != first
-        assert len(client.cookies) == 1
-        clock.advance(timedelta(hours=3))
-        assert client.get("/").text == "None None"
+def test_the_application_can_log_out_whom_a_test_has_logged_in(alice: str) -> None:
+    client = logged_in(Client(), alice)
+    client.get("/log_out")
+    assert who(client) != "alice"
+    assert len([cookie for cookie in client.cookies.values() if cookie.value]) == 0
 
 
-    @pytest.mark.anyio
-    async def test_async_login_and_logout():
-        client = AsyncClient()
-        assert await alogged_in(client, "alice") is client
-        assert (await client.get("/")).text == "alice None"
-        await client.get("/logout")
-        assert (await client.get("/")).text == "None None"
-        logged_in(client, "bob", theme="dark")
-        assert (await client.get("/")).text == "bob dark"
+def test_somebody_who_does_not_exist_can_not_be_logged_in() -> None:
+    with pytest.raises(ObjectDoesNotExist):
+        logged_in(Client(), "4711")
 
 
-    @pytest.fixture
-    def anyio_backend():
-        return "asyncio"
-"""
+@pytest.mark.anyio
+async def test_the_async_client_is_logged_in_as_well() -> None:
+    alice = str((await User.objects.aget(username="alice")).pk)
+    client = AsyncClient()
+    assert await alogged_in(client, alice, cart="full") is client
+    response = await client.get("/who")
+    assert response.json()["user"] == "alice"
+    await async_sessions().close()
 
 
-def test_both_clients_of_django_are_logged_in_stay_so_and_are_logged_out(pytester: pytest.Pytester) -> None:
-    pytester.makepyfile(test_project=PROJECT)
-    pytester.runpytest_subprocess("-W", "error").assert_outcomes(passed=3)
+def test_with_sessions_given_it_is_a_session_of_theirs(alice: str) -> None:
+    client = logged_in(Client(), alice, sessions(), cart="full")
+    assert sessions().for_user(alice)[-1].user_id == alice
+    assert client.get("/read").json()["values"]["cart"] == "full"

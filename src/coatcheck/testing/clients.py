@@ -7,6 +7,7 @@ derive from httpx's, for one, are many.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from email.message import Message
 from http.cookiejar import Cookie, CookieJar
 from http.cookies import BaseCookie, Morsel, SimpleCookie
@@ -39,7 +40,7 @@ def client_of(client: Any) -> KnownClient:
     """Give what is known of a client. Raises TypeError for one of an unknown kind."""
     cookies = getattr(client, "cookies", None)
     if isinstance(cookies, BaseCookie):  # before anything else is looked at: Django's `client.session` makes one
-        return _Django(client)
+        return DjangoClient(client)
     if isinstance(getattr(cookies, "jar", None), CookieJar) and hasattr(client, "base_url"):
         return _Httpx(client)
     if hasattr(client, "cookie_jar") and hasattr(client, "app"):
@@ -118,19 +119,35 @@ class _Werkzeug:
         )
 
 
-class _Django:
+class DjangoClient:
     """Django's `Client` and `AsyncClient`, which send every cookie to every host."""
 
     def __init__(self, client: Any) -> None:
         self._client = client
 
-    def sessions(self) -> SyncSessions:
-        from importlib import import_module
+    def log_in(self, user_id: str, values: Mapping[str, Any]) -> None:
+        """Log a user in as `django.contrib.auth` does, by the application's settings."""
+        from django.contrib.auth import get_user_model
 
-        found: SyncSessions = import_module("coatcheck.integrations.django").sessions()
-        return found
+        self._client.force_login(get_user_model()._default_manager.get(pk=user_id))
+        session = self._client.session
+        session.update(values)
+        session.save()
+
+    async def alog_in(self, user_id: str, values: Mapping[str, Any]) -> None:
+        """See `log_in`."""
+        from django.contrib.auth import get_user_model
+
+        await self._client.aforce_login(await get_user_model()._default_manager.aget(pk=user_id))
+        session = await self._client.asession()
+        await session.aupdate(values)
+        await session.asave()
+
+    def sessions(self) -> None:
+        """Give nothing: without sessions, it logs in by itself."""
 
     def keep(self, cookie: CookieConfig, token: str) -> None:
+        """See `KnownClient`."""
         self._client.cookies[cookie.full_name] = _morsel(cookie, token)
 
 

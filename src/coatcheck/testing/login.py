@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from coatcheck.session import BaseSession
 from coatcheck.sessions import Sessions, SyncSessions
-from coatcheck.testing.clients import KnownClient, client_of
+from coatcheck.testing.clients import DjangoClient, KnownClient, client_of
 
 ClientT = TypeVar("ClientT")
 
@@ -32,7 +32,8 @@ def logged_in(
     Args:
         client: a test client of Starlette, FastAPI, Litestar, Flask, Quart, Django or aiohttp, or an httpx client.
             Over http it goes on to send cookies that are Secure, as browsers do at localhost.
-        user_id: who is logged in, as in `session.login`.
+        user_id: who is logged in, as in `session.login`. For Django, the primary key of a user, who is then
+            `request.user`.
         sessions: the application's; to be left out for Flask, Quart and Django, where they are found.
         values: what else the session holds.
 
@@ -48,7 +49,11 @@ def logged_in(
         client = logged_in(TestClient(app), "alice", sessions, theme="dark")
         assert client.get("/profile").status_code == 200
     """
-    known, used = _prepared(client, sessions)
+    known = client_of(client)
+    if sessions is None and isinstance(known, DjangoClient):
+        known.log_in(user_id, values)
+        return client
+    used = _sessions_for(known, sessions)
     if isinstance(used, SyncSessions):
         known.keep(used.config.cookie, _store(used, user_id, values))
     else:
@@ -63,7 +68,11 @@ async def alogged_in(
 
     It makes a difference to what belongs to this loop: a Redis client of the application's own, and handlers of events.
     """
-    known, used = _prepared(client, sessions)
+    known = client_of(client)
+    if sessions is None and isinstance(known, DjangoClient):
+        await known.alog_in(user_id, values)
+        return client
+    used = _sessions_for(known, sessions)
     if isinstance(used, SyncSessions):
         known.keep(used.config.cookie, _store(used, user_id, values))
     else:
@@ -71,15 +80,14 @@ async def alogged_in(
     return client
 
 
-def _prepared(client: object, sessions: object) -> tuple[KnownClient, Sessions | SyncSessions]:
-    """Give what is needed of the client, and the sessions to use. Raises TypeError."""
-    known = client_of(client)
+def _sessions_for(known: KnownClient, sessions: object) -> Sessions | SyncSessions:
+    """Give the sessions to use. Raises TypeError."""
     used: object = known.sessions() if sessions is None else sessions
     if not isinstance(used, Sessions | SyncSessions):
         found = "none are found by this client" if used is None else f"got a {type(used).__name__}"
         msg = f"sessions: expected the Sessions or SyncSessions that the application uses; {found}"
         raise TypeError(msg)
-    return known, used
+    return used
 
 
 def _store(sessions: SyncSessions, user_id: str, values: Mapping[str, Any]) -> str:
