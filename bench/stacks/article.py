@@ -15,10 +15,6 @@ WEEK_S = 7 * 24 * 3600
 """How long a session lasts in every stack that can be told."""
 
 
-# As docs/redis.md recommends for production, and for every Python stack alike: while requests wait for Redis, what they
-# hold makes the garbage collector believe that garbage piles up, and look through everything again and again.
-gc.set_threshold(20_000, 50, 100)
-
 SETTINGS: dict[str, Any] = {"theme": "dark", "visits": 0}
 """What a login puts into the session besides who it is."""
 
@@ -26,3 +22,14 @@ SETTINGS: dict[str, Any] = {"theme": "dark", "visits": 0}
 def content(user: str) -> dict[str, Any]:
     """Give all that a login puts into the session."""
     return {"user": user, "authenticated": True, **SETTINGS}
+
+
+def be_ready() -> None:
+    """Set the garbage collector as docs/redis.md recommends for production. Every Python stack ends with this.
+
+    While requests wait for Redis, what they hold makes it believe that garbage piles up, and look through everything
+    again and again.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 50, 100)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from article import REDIS_URL, SECRET_KEY, SETTINGS
+from article import REDIS_URL, SECRET_KEY, SETTINGS, be_ready
 from flask import Flask, request
 from flask.typing import ResponseReturnValue
 
@@ -54,3 +54,6 @@ def logout() -> ResponseReturnValue:
 @app.get("/none")
 def none() -> ResponseReturnValue:
     return {"ok": True}
+
+
+be_ready()

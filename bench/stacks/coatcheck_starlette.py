@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from article import REDIS_URL, SECRET_KEY, SETTINGS
+from article import REDIS_URL, SECRET_KEY, SETTINGS, be_ready
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
@@ -57,3 +57,5 @@ app = Starlette(
     ],
     middleware=[Middleware(SessionMiddleware, sessions=sessions)],
 )
+
+be_ready()

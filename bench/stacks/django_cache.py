@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from article import REDIS_URL, SECRET_KEY, WEEK_S, content
+from article import REDIS_URL, SECRET_KEY, WEEK_S, be_ready, content
 from django.conf import settings
 from django.core.wsgi import get_wsgi_application
 from django.http import HttpRequest, HttpResponseBase, JsonResponse
@@ -54,3 +54,5 @@ urlpatterns = [
     path("none", none),
 ]
 app = get_wsgi_application()
+
+be_ready()

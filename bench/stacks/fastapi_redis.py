@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
-from article import content
+from article import be_ready, content
 from fastapi import Depends, FastAPI
 from redis_fastapi import FastAPIRedis, SessionDep, valid_session
 
@@ -41,3 +41,6 @@ async def logout(session: SessionDep) -> dict[str, Any]:
 @app.get("/none")
 async def none() -> dict[str, Any]:
     return {"ok": True}
+
+
+be_ready()

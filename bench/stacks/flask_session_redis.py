@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from article import REDIS_URL, content
+from article import REDIS_URL, be_ready, content
 from flask import Flask, request, session
 from flask.typing import ResponseReturnValue
 from flask_session import Session
@@ -46,3 +46,6 @@ def logout() -> ResponseReturnValue:
 @app.get("/none")
 def none() -> ResponseReturnValue:
     return {"ok": True}
+
+
+be_ready()

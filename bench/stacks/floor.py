@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import article  # noqa: F401 (for its setting of the garbage collector)
+from article import be_ready
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -26,3 +26,5 @@ app = Starlette(
         Route("/none", none),
     ]
 )
+
+be_ready()

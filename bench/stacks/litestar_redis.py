@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from article import REDIS_URL, WEEK_S, content
+from article import REDIS_URL, WEEK_S, be_ready, content
 from litestar import Litestar, Request, get, post
 from litestar.exceptions import NotAuthorizedException
 from litestar.middleware.session.server_side import ServerSideSessionConfig
@@ -47,3 +47,5 @@ app = Litestar(
     middleware=[ServerSideSessionConfig(max_age=WEEK_S).middleware],
     stores={"sessions": RedisStore.with_client(url=REDIS_URL)},
 )
+
+be_ready()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from article import SECRET_KEY, WEEK_S, content
+from article import SECRET_KEY, WEEK_S, be_ready, content
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.sessions import SessionMiddleware
@@ -47,3 +47,5 @@ app = Starlette(
     ],
     middleware=[Middleware(SessionMiddleware, secret_key=SECRET_KEY, max_age=WEEK_S)],
 )
+
+be_ready()

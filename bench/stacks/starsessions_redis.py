@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from article import REDIS_URL, WEEK_S, content
+from article import REDIS_URL, WEEK_S, be_ready, content
 from redis.asyncio import Redis
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -61,3 +61,5 @@ app = Starlette(
         )
     ],
 )
+
+be_ready()
