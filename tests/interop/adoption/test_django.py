@@ -6,14 +6,23 @@ import json
 import logging
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from datetime import timedelta, timezone
 from pathlib import Path
 from typing import Any
 
-import django
+import django_project
 import pytest
 from django.conf import settings
+from django.contrib.auth import login, logout
+from django.contrib.auth.models import User
+from django.contrib.sessions.models import Session
+from django.core.handlers.wsgi import WSGIHandler
+from django.core.management import call_command
+from django.db import connections
+from django.http import HttpRequest, HttpResponse
+from django.test import override_settings
+from django.urls import path
 from httpx_browser import NATIVE, Browser
 from servers import Server
 
@@ -44,38 +53,32 @@ class JSONForCache:
         return json.loads(data)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Sets up Django, once for the process, and its tables in an SQLite file."""
+    """Django's tables, in an SQLite file of their own."""
     path = tmp_path_factory.mktemp("django") / "db.sqlite3"
-    settings.configure(
-        SECRET_KEY=SECRET,
-        ALLOWED_HOSTS=["shop.test"],
-        DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": path}},
-        INSTALLED_APPS=["django.contrib.contenttypes", "django.contrib.auth", "django.contrib.sessions"],
-        MIDDLEWARE=[
-            "django.contrib.sessions.middleware.SessionMiddleware",
-            "django.contrib.auth.middleware.AuthenticationMiddleware",
-        ],
-        USE_TZ=True,
-    )
-    django.setup()
-    from django.core.management import call_command
-
-    call_command("migrate", verbosity=0)
+    with kept_in(path):
+        call_command("migrate", verbosity=0)
     return path
+
+
+@contextmanager
+def kept_in(path: Path) -> Iterator[None]:
+    """Let the process's one Django project have another database for a while."""
+    connections.close_all()
+    database = connections.settings["default"]
+    before, database["NAME"] = database["NAME"], str(path)
+    try:
+        yield
+    finally:
+        connections.close_all()
+        database["NAME"] = before
 
 
 class OldShop:
     """The old application, with one of Django's session engines."""
 
     def __init__(self, browser: Browser) -> None:
-        from django.contrib.auth import login, logout
-        from django.contrib.auth.models import User
-        from django.core.handlers.wsgi import WSGIHandler
-        from django.http import HttpRequest, HttpResponse
-        from django.urls import path
-
         self.user = User.objects.create_user("alice", password="correct horse")
         self.browser = browser
 
@@ -113,23 +116,23 @@ class OldShop:
 
 @pytest.fixture
 def old_shop(database: Path, browser: Browser, engine: str, old_redis: Server) -> Iterator[OldShop]:
-    from django.contrib.auth.models import User
-    from django.contrib.sessions.models import Session
-    from django.db import connections
-    from django.test import override_settings
-
     cache = {
         "BACKEND": "django.core.cache.backends.redis.RedisCache",
         "LOCATION": f"redis://127.0.0.1:{old_redis.port}/0",
         "OPTIONS": {"serializer": JSONForCache} if engine == "cache" else {},
     }
-    with override_settings(
-        SESSION_ENGINE=ENGINES + engine.removesuffix(", pickled"), SESSION_COOKIE_SECURE=True, CACHES={"default": cache}
-    ):
+    old = override_settings(
+        SECRET_KEY=SECRET,
+        ALLOWED_HOSTS=["shop.test"],
+        MIDDLEWARE=[django_project.DJANGOS, "django.contrib.auth.middleware.AuthenticationMiddleware"],
+        SESSION_ENGINE=ENGINES + engine.removesuffix(", pickled"),
+        SESSION_COOKIE_SECURE=True,
+        CACHES={"default": cache},
+    )
+    with kept_in(database), old:
         yield OldShop(browser)
         User.objects.all().delete()
         Session.objects.all().delete()
-        connections.close_all()
 
 
 def table(database: Path, **options: Any) -> DjangoTable:
@@ -194,8 +197,6 @@ def test_what_is_kept_works_on_in_django(database: Path, old_shop: OldShop, brow
 def test_a_secret_key_that_was_changed_still_counts(
     database: Path, old_shop: OldShop, browser: Browser, open_shop: Any
 ) -> None:
-    from django.test import override_settings
-
     with override_settings(SECRET_KEY=OLDER_SECRET):
         old_shop.get("/login")
     shop = open_shop(adopter(database, secret_key=[SECRET, OLDER_SECRET]))
