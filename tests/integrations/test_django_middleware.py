@@ -170,6 +170,20 @@ class TestEither:
             assert response.headers["Vary"] == "Cookie"
             assert not Client().get("/untouched").cookies
 
+    @pytest.mark.parametrize("path", ["/create", "/acreate"])
+    def test_a_session_that_a_view_creates_is_the_client_s(self, client: Client, path: str) -> None:
+        client.get(path)
+        assert values(client) == {"cart": "full"}
+        assert sessions().count() == 1
+
+    @pytest.mark.parametrize("path", ["/create", "/acreate"])
+    def test_a_session_that_a_view_creates_anew_has_nothing_of_the_one_before(self, client: Client, path: str) -> None:
+        client.get("/log_in?username=alice&password=wonderland")
+        client.get("/put?pet=cat")
+        client.get(path + "?anew")
+        assert values(client) == {"cart": "full"}
+        assert client.get("/who").json()["user"] == ""
+
     def test_messages_wait_in_the_session(self) -> None:
         for storage in ("session.SessionStorage", "fallback.FallbackStorage"):
             with override_settings(MESSAGE_STORAGE=f"django.contrib.messages.storage.{storage}"):
@@ -420,6 +434,17 @@ def test_coatcheck_s_own_session_is_within_reach(client: Client) -> None:
     session.save()
     assert session.coatcheck.user_id == "1"
     assert session["visits"] == 1
+
+
+def test_a_session_that_an_async_view_creates_is_the_client_s() -> None:
+    client = AsyncClient()
+
+    async def visit() -> dict[str, Any]:
+        await client.get("/acreate")
+        found: dict[str, Any] = (await client.get("/aread")).json()["values"]
+        return found
+
+    assert asyncio.run(visit()) == {"cart": "full"}
 
 
 def test_an_async_view_takes_no_thread() -> None:

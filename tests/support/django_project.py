@@ -183,6 +183,14 @@ def save_now(request: Any) -> HttpResponse:
     return _done()
 
 
+def create(request: Any) -> HttpResponse:
+    """What applications do that use the key of an anonymous session."""
+    if request.session.session_key is None or "anew" in request.GET:
+        request.session.create()
+    request.session["cart"] = "full"
+    return _done()
+
+
 def say(request: Any) -> HttpResponse:
     messages.success(request, request.GET["text"])
     return _done()
@@ -249,13 +257,20 @@ async def asave(request: Any) -> HttpResponse:
     return _done()
 
 
+async def acreate(request: Any) -> HttpResponse:
+    if request.session.session_key is None or "anew" in request.GET:
+        await request.session.acreate()
+    await request.session.aset("cart", "full")
+    return _done()
+
+
 urlpatterns = [
     path("admin/", admin.site.urls),
     *(
         path(view.__name__, view)
         for view in (
-            untouched, read, put, fill_cart, nested, put_and_wait, log_in, log_out, who, expire, fail, save_now, say,
-            hear, stream, astream, aread, aput, anested, alog_in, alog_out, awho, asave,
+            untouched, read, put, fill_cart, nested, put_and_wait, log_in, log_out, who, expire, fail, save_now, create,
+            say, hear, stream, astream, aread, aput, anested, alog_in, alog_out, awho, asave, acreate,
         )
     ),
 ]  # fmt: skip

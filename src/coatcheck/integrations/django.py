@@ -199,13 +199,21 @@ class SessionStore(SessionBase):
 
     def create(self) -> None:
         """Store a new session, without values, in the place of this one."""
-        self._session_key = None
+        self._start_over()
         self.save(must_create=True)
         self.modified = True
 
     async def acreate(self) -> None:
         """See `create`."""
-        await sync_to_async(self.create)()
+        self._start_over()
+        await self.asave(must_create=True)
+        self.modified = True
+
+    def _start_over(self) -> None:
+        """Let go of this session, which goes on without this request. What follows is a new one's."""
+        self._work.let_go(Standing.NEW)
+        self._presented = None
+        self._login_is_due = self._shows_login = False
 
     def cycle_key(self) -> None:
         """Give the session a new key when it is saved; the old one is dead from then on. The values stay."""
