@@ -160,6 +160,11 @@ def log_out(request: Any) -> HttpResponse:
     return _done()
 
 
+def switch(request: Any) -> HttpResponse:
+    request.session.coatcheck.login(request.GET["to"])
+    return _done()
+
+
 def who(request: Any) -> HttpResponse:
     return _done(user=request.user.get_username(), key=request.session.session_key is not None)
 
@@ -269,8 +274,8 @@ urlpatterns = [
     *(
         path(view.__name__, view)
         for view in (
-            untouched, read, put, fill_cart, nested, put_and_wait, log_in, log_out, who, expire, fail, save_now, create,
-            say, hear, stream, astream, aread, aput, anested, alog_in, alog_out, awho, asave, acreate,
+            untouched, read, put, fill_cart, nested, put_and_wait, log_in, log_out, switch, who, expire, fail, save_now,
+            create, say, hear, stream, astream, aread, aput, anested, alog_in, alog_out, awho, asave, acreate,
         )
     ),
 ]  # fmt: skip

@@ -72,7 +72,7 @@ class SessionStore(SessionBase):
         self._native = native
         self._is_open = False
         self._login_is_due = False
-        self._shows_login = False
+        self._shown_user_id: str | None = None
         self._outage: StoreUnavailable | None = None
 
     @property
@@ -213,7 +213,8 @@ class SessionStore(SessionBase):
         """Let go of this session, which goes on without this request. What follows is a new one's."""
         self._work.let_go(Standing.NEW)
         self._presented = None
-        self._login_is_due = self._shows_login = False
+        self._login_is_due = False
+        self._shown_user_id = None
 
     def cycle_key(self) -> None:
         """Give the session a new key when it is saved; the old one is dead from then on. The values stay."""
@@ -332,7 +333,7 @@ class SessionStore(SessionBase):
             return None
         user_id = None if work.login is None else work.login.user_id
         if self._user_id() == user_id:
-            self._shows_login = user_id is not None
+            self._shown_user_id = user_id
             return None
         for key in _AUTH_KEYS:
             if work.has(key):
@@ -342,13 +343,17 @@ class SessionStore(SessionBase):
     def _introduce(self, backend_path: str, user: Any) -> None:
         """Let `django.contrib.auth` find somebody who logged in elsewhere.
 
-        From now on the session is bound to the password that the user has now, like any of Django's.
+        From now on the session is bound to the password that the user has now, like any of Django's. The user ID has to
+        be the primary key as Django writes it: what only converts to it ("01") may have been meant for somebody else,
+        and Django's own name for the user would be a login that nobody made.
         """
-        if user is not None:
-            self._work.assign(SESSION_KEY, user._meta.pk.value_to_string(user))
+        user_id = self._core.user_id
+        if user is not None and user._meta.pk.value_to_string(user) == user_id:
+            self._work.assign(SESSION_KEY, user_id)
             self._work.assign(BACKEND_SESSION_KEY, backend_path)
             self._work.assign(HASH_SESSION_KEY, user.get_session_auth_hash())
-            self._shows_login = self.modified = True
+            self._shown_user_id = user_id
+            self.modified = True
 
     def _prepare(self, *, must_create: bool = False) -> None:
         """Before a commit: log in or out whom Django's values say."""
@@ -361,9 +366,9 @@ class SessionStore(SessionBase):
         user_id = self._user_id()
         if user_id is not None and (self._login_is_due or user_id != known):
             self._log_in(user_id, known)
-        elif user_id is None and self._shows_login:  # taken out of the values, rather than never put in
-            self._core.logout(keep=list(self._core))
-        self._login_is_due, self._shows_login = False, user_id is not None
+        elif user_id is None and known is not None and known == self._shown_user_id:
+            self._core.logout(keep=list(self._core))  # taken out of the values, rather than never put in
+        self._login_is_due, self._shown_user_id = False, user_id
 
     def _log_in(self, user_id: str, known: str | None) -> None:
         work = self._work
