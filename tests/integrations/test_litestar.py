@@ -521,6 +521,33 @@ def test_response_cache_keeps_nobodys_page_for_others(site: Site) -> None:
         assert client.get("/mine").text == "None"
 
 
+def test_response_cache_keeps_no_stream_that_uses_a_session(site: Site) -> None:
+    @get("/mine", cache=True)
+    async def mine(request: Request[Any, Any, Any]) -> Stream:
+        async def lines() -> AsyncIterator[str]:
+            yield "This is "
+            yield request.session.user_id or "nobody"
+
+        return Stream(lines())
+
+    @get("/all", cache=True)
+    async def for_all() -> Stream:
+        async def lines() -> AsyncIterator[str]:
+            made.append("all")
+            yield "hello"
+
+        return Stream(lines())
+
+    made: list[str] = []
+    with site.running(mine, for_all) as client:
+        assert client.get("/mine").text == "This is alice"
+        assert client.get("/mine", headers={"cookie": "session=x"}).text != "This is alice"
+        client.cookies.clear()
+        assert client.get("/mine").text == "This is nobody"
+        assert [client.get("/all").text for _ in range(2)] == ["hello", "hello"]
+        assert made == ["all"]
+
+
 def test_response_cache_holds_no_cookie(site: Site) -> None:
     @get("/all", cache=True)
     async def for_all() -> str:

@@ -8,8 +8,8 @@ Requests go past `coatcheck.asgi.SessionMiddleware`. Here is what Litestar does 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from contextvars import ContextVar
 from copy import copy
-from dataclasses import replace
 from datetime import timedelta
 from typing import Any, Final, cast
 
@@ -26,7 +26,7 @@ from coatcheck.session import Flash
 from coatcheck.sessions import Session, Sessions
 
 try:
-    from litestar import Request, Response, WebSocket
+    from litestar import Litestar, Request, Response, WebSocket
     from litestar.config.app import AppConfig
     from litestar.config.response_cache import ResponseCacheConfig
     from litestar.connection import ASGIConnection
@@ -40,8 +40,9 @@ try:
     from litestar.routes import ASGIRoute, BaseRoute, HTTPRoute, WebSocketRoute
     from litestar.security.session_auth.middleware import MiddlewareWrapper as SessionAuthMiddlewares
     from litestar.status_codes import WS_1008_POLICY_VIOLATION
+    from litestar.stores.base import Store
     from litestar.template import TemplateEngineProtocol
-    from litestar.types import Empty, HTTPScope
+    from litestar.types import Empty
     from litestar.types import Scope as LitestarScope
     from litestar.utils.scope.state import ScopeState
 except ImportError as error:
@@ -116,7 +117,7 @@ class CoatcheckPlugin(InitPluginProtocol, ReceiveRoutePlugin):
         app_config.on_shutdown.append(self._sessions.close)
         app_config.exception_handlers.setdefault(LoginRequired, self._answer_login_required)
         app_config.exception_handlers.setdefault(StoreUnavailable, _leave_to_the_middleware)
-        app_config.response_cache_config = self._without_personal_responses(app_config.response_cache_config)
+        app_config.response_cache_config = _without_personal_responses(app_config.response_cache_config)
         self._describe_cookie(app_config)
         if app_config.template_config is not None:
             self._help_templates(app_config.template_config.engine_instance)
@@ -154,16 +155,6 @@ class CoatcheckPlugin(InitPluginProtocol, ReceiveRoutePlugin):
         del headers["content-length"]  # Litestar's own business
         media_type = headers.pop("content-type").partition(";")[0]  # Litestar adds the charset
         return Response(refusal.body, status_code=refusal.status, headers=headers, media_type=media_type)
-
-    def _without_personal_responses(self, config: ResponseCacheConfig) -> ResponseCacheConfig:
-        """Keep out of Litestar's response cache what was made from somebody's session."""
-
-        def may_be_kept(scope: HTTPScope, status: int) -> bool:
-            session = scope.get(self._name)
-            is_personal = isinstance(session, Session) and session.was_accessed
-            return not is_personal and config.cache_response_filter(scope, status)
-
-        return replace(config, cache_response_filter=may_be_kept)
 
     def _describe_cookie(self, app_config: AppConfig) -> None:
         if app_config.openapi_config is None:
@@ -291,6 +282,45 @@ def _csrf_middleware(
     return _define(CsrfMiddleware, trusted_origins=origins, exempt=paths, tokens=tokens, name=name)
 
 
+# --- Litestar's response cache ----------------------------------------------------------------------------------------
+
+
+_at_work: Final[ContextVar[tuple[Session, ...]]] = ContextVar("coatcheck.integrations.litestar", default=())
+"""The sessions of the request at hand. The cache asks for its store when a response is over, and tells no request."""
+
+
+def _without_personal_responses(config: ResponseCacheConfig) -> ResponseCacheConfig:
+    """Keep out of Litestar's response cache what was made from somebody's session.
+
+    Not by its filter, which is asked when a response starts: what is streamed may use the session later.
+    """
+    careful = copy(config)
+
+    def get_store(app: Litestar) -> Store:
+        store = config.get_store_from_app(app)
+        is_personal = any(session.was_accessed for session in _at_work.get())
+        return cast("Store", _Unwritten(store)) if is_personal else store
+
+    careful.get_store_from_app = get_store  # type: ignore[method-assign]
+    return careful
+
+
+class _Unwritten:
+    """The cache's store, for a request whose response it must not keep."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    async def set(self, *_: object, **__: object) -> None:
+        """Keep nothing."""
+
+
+# --- between the session and Litestar ---------------------------------------------------------------------------------
+
+
 class _Inside:
     """Stands between the session and Litestar, inside of `SessionMiddleware`.
 
@@ -321,6 +351,7 @@ class _Inside:
                 raise
             has_started = True
 
+        others = _at_work.set((*_at_work.get(), session))
         try:
             await self._app(scope, receive, pass_on)
         except LitestarException:
@@ -329,6 +360,8 @@ class _Inside:
             # Litestar takes a response for started that has not passed the session: say that it can still answer.
             ScopeState.from_scope(scope).response_started = False  # type: ignore[arg-type]
             raise failure from None
+        finally:
+            _at_work.reset(others)
 
     async def _take_over(self, scope: Scope, session: Session) -> None:
         """Bring what the application has put into the session's place into the session."""
