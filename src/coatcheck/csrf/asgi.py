@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Final
 
-from coatcheck.asgi import ASGIApp, Headers, Message, Receive, Scope, Send, header_of, request_of, send_refusal
+from coatcheck.asgi import ASGIApp, Headers, Message, Receive, Scope, Send, header_of, path_of, request_of, send_refusal
 from coatcheck.csrf.policy import HEADER, SEARCHED_BYTES, Attempt, CsrfPolicy, refuse
 from coatcheck.errors import ConfigurationError, CsrfRefused
 from coatcheck.sessions import Session
@@ -62,7 +62,7 @@ class CsrfMiddleware:
             except CsrfRefused as error:
                 await send_refusal(scope, send, refuse(error, request_of(scope)), str(error))
                 return
-        elif scope["type"] == "http" and self._policy.concerns(scope["method"], scope["path"]):
+        elif scope["type"] == "http" and self._policy.concerns(scope["method"], path_of(scope)):
             body = _Body(receive)
             try:
                 await self._check(scope, body)
@@ -136,7 +136,7 @@ def _attempt(scope: Scope) -> Attempt:
     scheme: str = scope.get("scheme", "http")
     return Attempt(
         method=scope.get("method", "GET"),
-        path=scope["path"],
+        path=path_of(scope),
         scheme={"ws": "http", "wss": "https"}.get(scheme, scheme),
         host=header_of(headers, b"host"),
         origin=header_of(headers, b"origin"),

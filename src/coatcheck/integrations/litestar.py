@@ -12,8 +12,9 @@ from contextvars import ContextVar
 from copy import copy
 from datetime import timedelta
 from typing import Any, Final, cast
+from urllib.parse import unquote
 
-from coatcheck.asgi import ASGIApp, Message, Receive, Scope, Send, SessionMiddleware, request_of
+from coatcheck.asgi import WHOLE_PATH, ASGIApp, Message, Receive, Scope, Send, SessionMiddleware, request_of
 from coatcheck.csrf import Csrf
 from coatcheck.csrf.asgi import CsrfMiddleware
 from coatcheck.csrf.policy import wants_tokens
@@ -32,7 +33,7 @@ try:
     from litestar.connection import ASGIConnection
     from litestar.di import Provide
     from litestar.exceptions import LitestarException, WebSocketException
-    from litestar.handlers import BaseRouteHandler, HTTPRouteHandler
+    from litestar.handlers import ASGIRouteHandler, BaseRouteHandler, HTTPRouteHandler
     from litestar.middleware import DefineMiddleware
     from litestar.middleware.session import SessionMiddleware as LitestarSessionMiddleware
     from litestar.openapi.spec import Components, SecurityScheme
@@ -44,6 +45,7 @@ try:
     from litestar.template import TemplateEngineProtocol
     from litestar.types import Empty
     from litestar.types import Scope as LitestarScope
+    from litestar.utils.path import normalize_path
     from litestar.utils.scope.state import ScopeState
 except ImportError as error:
     _feature = "Sessions for Litestar"
@@ -102,6 +104,7 @@ class CoatcheckPlugin(InitPluginProtocol, ReceiveRoutePlugin):
         self._dependency = name if dependency is None else dependency
         self._guard = Guard(login_path=login_path)
         self._middlewares = [
+            _define(_WholePath),
             _define(SessionMiddleware, sessions=sessions, name=name, load=load, while_down=while_down),
             _define(_Inside, name=name),
         ]
@@ -319,6 +322,33 @@ class _Unwritten:
 
 
 # --- between the session and Litestar ---------------------------------------------------------------------------------
+
+
+class _WholePath:
+    """Stands outside of the session, and notes which path was asked for where Litestar has cut it: in what is mounted.
+
+    What is set for paths, such as that there is no check for one, must not be taken for a mounted application's.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run the application for one connection."""
+        handler = scope["route_handler"]
+        if isinstance(handler, ASGIRouteHandler) and handler.is_mount:
+            scope[WHOLE_PATH] = _asked_for(scope)
+        await self._app(scope, receive, send)
+
+
+def _asked_for(scope: Scope) -> str:
+    """Give the path as Litestar has it where nothing is mounted; if the server does not tell, one that is nowhere."""
+    raw: bytes = scope.get("raw_path") or b""
+    path = unquote(raw.partition(b"?")[0].decode("latin-1"))
+    root_path: str = scope.get("root_path", "")
+    if root_path:
+        path = path.split(root_path, maxsplit=1)[-1]
+    return normalize_path(path) if raw else ""
 
 
 class _Inside:
