@@ -545,6 +545,7 @@ def test_secret_key_and_its_fallbacks_sign_unless_there_are_own_keys() -> None:
         ({"COATCHECK_WHILE_DOWN": "go on"}, "while_down: expected"),
         ({"COATCHECK_LOAD": "never"}, "load: expected"),
         ({"COATCHECK_CSRF": "tokens"}, "csrf: expected True, 'origin' or False"),
+        ({"COATCHECK_CSRF": 1}, "csrf: expected True, 'origin' or False, got 1"),
         ({"COATCHECK_CSRF_EXEMPT": ["hook"]}, "exempt: expected a path"),
     ],
 )

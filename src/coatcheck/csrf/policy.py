@@ -121,7 +121,7 @@ class CsrfPolicy:
 
 def wants_tokens(csrf: Csrf) -> bool:
     """Tell what an adapter's setting says of tokens. Raises ConfigurationError for one that says nothing."""
-    if csrf not in (True, False, "origin"):
+    if not isinstance(csrf, bool) and csrf != "origin":  # 1 is equal to True, and would ask for nothing
         msg = f"csrf: expected True, 'origin' or False, got {csrf!r:.80}"
         raise ConfigurationError(msg)
     return csrf is True
