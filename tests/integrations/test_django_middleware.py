@@ -22,6 +22,7 @@ from django_project import DJANGOS, OURS, middleware, pause
 from servers import Server
 
 from coatcheck.errors import ResponseStarted
+from coatcheck.integrations._django_headers import add_headers
 from coatcheck.integrations._django_settings import check_deployment, check_settings
 from coatcheck.integrations.django import SessionMiddleware, SessionStore, sessions
 from coatcheck.testing import SyncFailingStore
@@ -321,6 +322,13 @@ def test_two_genuine_cookies_are_ambiguous_and_neither_counts(client: Client) ->
 def test_a_partitioned_cookie_is_sent_as_one() -> None:
     with override_settings(COATCHECK={"store": "memory://", "partitioned": True}, SESSION_COOKIE_SECURE=True):
         assert "Partitioned" in Client().get("/put?a=1").cookies.output()
+
+
+def test_a_cookie_is_sent_as_it_is() -> None:
+    """Gorilla's end in "=", which http.cookies takes for a reason to put them into quotes."""
+    response = HttpResponse()
+    add_headers(response, accessed=False, set_cookie="session=MTc=; Path=/; HttpOnly")
+    assert response.cookies["session"].OutputString().startswith("session=MTc=; ")
 
 
 # --- while the store is down --------------------------------------------------------------------------------------

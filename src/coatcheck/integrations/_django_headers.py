@@ -29,6 +29,7 @@ def _add_cookie(response: Any, set_cookie: str) -> None:
     name, _, value = pair.partition("=")
     response.cookies[name] = value
     morsel: Morsel[str] = response.cookies[name]
+    morsel.set(name, value, value)  # as it is: http.cookies puts one with "=" into quotes, which no other server does
     for attribute in attributes:
         key, _, setting = attribute.partition("=")
         if key == "Partitioned" and not morsel.isReservedKey(key):
