@@ -324,6 +324,14 @@ def test_a_partitioned_cookie_is_sent_as_one() -> None:
         assert "Partitioned" in Client().get("/put?a=1").cookies.output()
 
 
+def test_a_cookie_is_one_client_s_also_where_a_view_gives_one_response_to_all(client: Client) -> None:
+    response = client.get("/same?cart=full")
+    assert (response.content, list(response.cookies)) == (b"OK", ["sessionid"])
+    other = Client().get("/same")
+    assert (other.content, list(other.cookies)) == (b"OK", [])
+    assert values(client) == {"cart": "full"}
+
+
 def test_a_cookie_is_sent_as_it_is() -> None:
     """Gorilla's end in "=", which http.cookies takes for a reason to put them into quotes."""
     response = HttpResponse()

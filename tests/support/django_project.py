@@ -196,6 +196,15 @@ def create(request: Any) -> HttpResponse:
     return _done()
 
 
+OK = HttpResponse("OK")
+
+
+def same(request: Any) -> HttpResponse:
+    """A view that gives one object to everybody."""
+    request.session.update(request.GET.dict())
+    return OK
+
+
 def say(request: Any) -> HttpResponse:
     messages.success(request, request.GET["text"])
     return _done()
@@ -275,7 +284,7 @@ urlpatterns = [
         path(view.__name__, view)
         for view in (
             untouched, read, put, fill_cart, nested, put_and_wait, log_in, log_out, switch, who, expire, fail, save_now,
-            create, say, hear, stream, astream, aread, aput, anested, alog_in, alog_out, awho, asave, acreate,
+            create, same, say, hear, stream, astream, aread, aput, anested, alog_in, alog_out, awho, asave, acreate,
         )
     ),
 ]  # fmt: skip

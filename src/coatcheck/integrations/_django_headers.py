@@ -2,10 +2,27 @@
 
 from __future__ import annotations
 
-from http.cookies import Morsel
+from http.cookies import Morsel, SimpleCookie
 from typing import Any
 
+from django.http.response import ResponseHeaders
+
 from coatcheck.headers import TEXT
+
+
+def own_copy(response: Any) -> Any:
+    """Give a response that is nobody else's, as long as it is no stream: views may give the same object to everybody.
+
+    What is in it is the same, but for headers and cookies.
+    """
+    if response.streaming:
+        return response
+    copied = object.__new__(type(response))
+    copied.__dict__.update(response.__dict__)
+    copied.headers = ResponseHeaders(dict(response.headers.items()))
+    copied.cookies = SimpleCookie()
+    copied.cookies.update(response.cookies)
+    return copied
 
 
 def add_headers(

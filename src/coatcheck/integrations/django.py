@@ -28,7 +28,7 @@ from django.utils import timezone
 from coatcheck import outage
 from coatcheck.devices import Device
 from coatcheck.errors import StoreUnavailable
-from coatcheck.integrations._django_headers import add_headers
+from coatcheck.integrations._django_headers import add_headers, own_copy
 from coatcheck.integrations._django_login import SharedLogin, shared_login
 from coatcheck.integrations._django_settings import async_sessions, configuration, sessions
 from coatcheck.sessions import Session, SyncSession
@@ -443,8 +443,7 @@ class SessionMiddleware(DjangosMiddleware):
         except BaseException as error:  # noqa: BLE001 (it is raised again)
             self._tidy(partial(sessions().abandon, core))
             return self._refused(core, error)
-        self._answered(store, response, set_cookie, sessions().old_cookie(core))
-        return response
+        return self._answered(store, response, set_cookie, sessions().old_cookie(core))
 
     async def __acall__(self, request: Any) -> Any:
         native = async_sessions().begin(*_claim_of(request))
@@ -458,8 +457,7 @@ class SessionMiddleware(DjangosMiddleware):
         except BaseException as error:  # noqa: BLE001 (it is raised again)
             await self._atidy(async_sessions().abandon(native))
             return self._refused(store._core, error)
-        self._answered(store, response, set_cookie, async_sessions().old_cookie(native))
-        return response
+        return self._answered(store, response, set_cookie, async_sessions().old_cookie(native))
 
     def _store(self, request: Any, core: SyncSession, native: Session | None = None) -> SessionStore:
         core._work.may_go_on = self._routes.go_on(request.path)
@@ -467,16 +465,19 @@ class SessionMiddleware(DjangosMiddleware):
         store._take(core, None, native)
         return store
 
-    def _answered(self, store: SessionStore, response: Any, set_cookie: str | None, old_cookie: str | None) -> None:
-        """Send with the response what is due, and see to what its body may yet change."""
+    def _answered(self, store: SessionStore, response: Any, set_cookie: str | None, old_cookie: str | None) -> Any:
+        """Give the response with what is due, and see to what its body may yet change."""
         met = store._work.outage
         if met is not None:
             self._outages.report(met, "goes on without its session")
         accessed = store.accessed or store._work.accessed
+        if set_cookie is not None or old_cookie is not None:
+            response = own_copy(response)
         add_headers(response, accessed=accessed, set_cookie=set_cookie, old_cookie=old_cookie, for_now=met is not None)
         if response.streaming and not isinstance(response, FileResponse):  # a file uses no session
             streamed = _astreamed if response.is_async else _streamed
             response.streaming_content = streamed(store, response.streaming_content)
+        return response
 
     def _refused(self, core: SyncSession, error: BaseException) -> HttpResponse:
         """Answer that the store can't be reached; raise what is not about that."""
