@@ -27,6 +27,9 @@ Send: TypeAlias = Callable[[Message], Awaitable[None]]
 Headers: TypeAlias = Iterable[tuple[bytes, bytes]]
 ASGIApp: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
+WHOLE_PATH: Final = "coatcheck.path"
+"""The scope's key for the path that was asked for, where a router has left only the rest of it in `path`."""
+
 _HTTP_START: Final = "http.response.start"
 # Messages whose headers can carry a cookie; the WebSocket ones are for accepted and for denied handshakes.
 _STARTS: Final = frozenset({_HTTP_START, "websocket.accept", "websocket.http.response.start"})
@@ -99,7 +102,7 @@ class SessionMiddleware:
         # Not the scope, which is going to hold the session: what holds each other waits for the garbage collector.
         session = self._sessions.begin(cookies, partial(_device, scope["headers"], scope.get("client")))
         if not self._routes.are_all_refused:
-            session._work.may_go_on = self._routes.go_on(scope["path"])
+            session._work.may_go_on = self._routes.go_on(path_of(scope))
         exchange = _Exchange(self._sessions, session, receive, send)
         try:
             if self._is_eager:
@@ -262,6 +265,12 @@ async def send_refusal(scope: Scope, send: Send, refusal: Refusal, reason: str =
     headers = [(key.encode("ascii"), value.encode("ascii")) for key, value in refusal.headers]
     await send({"type": _HTTP_START, "status": refusal.status, "headers": headers})
     await send({"type": "http.response.body", "body": refusal.body})
+
+
+def path_of(scope: Scope) -> str:
+    """Give the whole path of a request, no longer percent-encoded."""
+    path: str = scope.get(WHOLE_PATH, scope["path"])
+    return path
 
 
 def request_of(scope: Scope) -> Request:

@@ -435,6 +435,7 @@ class Lifecycle:
         """
         new_key, base_revision, base = patch.session_id.store_key, work.revision, work.stored
         is_login = patch.login is not base.login
+        remember_changed, limits_changed = patch.remember is not base.remember, patch.limits is not base.limits
         created_at_ms = self.keeper.now_ms() if is_login else base.created_at_ms
         entered = yield from self._enter(work, patch, new_key, created_at_ms, old_key, base.login)
         expected = merged = apply(patch, base.values)
@@ -443,7 +444,9 @@ class Lifecycle:
         for conflicts in range(MAX_CONFLICTS):
             now_ms = self.keeper.now_ms()
             login = entered if is_login else base.login
-            record = Record(created_at_ms, now_ms, now_ms, patch.remember, login, merged, patch.limits)
+            remember = patch.remember if remember_changed else base.remember
+            limits = patch.limits if limits_changed else base.limits
+            record = Record(created_at_ms, now_ms, now_ms, remember, login, merged, limits)
             revision = yield from self._put_renewed(work, new_key, record, revision, patch)
             if not revision:
                 yield from self._renewed_otherwise(work, old_key, new_key, patch)
@@ -537,8 +540,12 @@ class Lifecycle:
             # Its lifetime leaves nothing to extend, but that it was used has to be remembered.
             yield from self._update(work, patch)
             return
-        _, found = yield from self.keeper.answered(patch.store_key, (yield Touch(patch.store_key, ttl_ms)))
+        revision, found = yield from self.keeper.answered(patch.store_key, (yield Touch(patch.store_key, ttl_ms)))
         if isinstance(found, Record):
+            if found.limits != patch.limits and work.life == patch.life:
+                # Another request has limited it meanwhile, and it must not last any longer by this one.
+                work.refreshed(revision, found)
+                yield Touch(patch.store_key, self.keeper.ttl_ms(found.created_at_ms, found.limits))
             self._issue(work, patch)
         else:
             yield from self._follow(work, found, patch)

@@ -297,6 +297,13 @@ def test_what_a_client_sends_breaks_no_log_line(caplog: pytest.LogCaptureFixture
     assert line.isprintable()
 
 
+def test_a_query_with_a_secret_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+    refuse(CsrfRefused("No", "csrf_origin"), Request("POST", "/password?token=s3cret", "", ""))
+    (line,) = caplog.messages
+    assert "'/password'" in line
+    assert "s3cret" not in line
+
+
 @pytest.mark.parametrize(
     "settings",
     [

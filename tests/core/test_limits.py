@@ -104,15 +104,27 @@ def test_an_end_in_the_past_ends_a_stored_session_at_the_commit(timed: Face, clo
     assert not is_alive(timed, token)
 
 
-def test_limits_that_another_request_sets_are_kept(timed: Face, clock: ManualClock) -> None:
+@pytest.mark.parametrize(
+    "act",
+    [
+        lambda one: one.increment("visits"), lambda one: one.renew(), lambda one: one.login("alice"),
+        lambda one: one["cart"],
+    ],
+    ids=["change", "renew", "login", "read"],
+)  # fmt: skip
+def test_limits_that_another_request_sets_are_kept(timed: Face, clock: ManualClock, act: Callable[[Any], None]) -> None:
     token = timed.new(cart="full")
+    clock.advance(timedelta(hours=1))  # reading extends it now
     slow, fast = timed.request(token), timed.request(token)
     fast.limit(idle_timeout=timedelta(minutes=5))
+    fast.remember(False)
     timed.respond(fast)
-    slow["visits"] = 1
-    timed.respond(slow)
+    act(slow)
+    set_cookie = timed.respond(slow)
+    assert set_cookie is not None
+    assert "Max-Age" not in set_cookie
     clock.advance(timedelta(minutes=5, seconds=1))
-    assert not is_alive(timed, token)
+    assert not is_alive(timed, slow.token)
 
 
 def test_expires_at_tells_of_limits(timed: Face, clock: ManualClock) -> None:

@@ -14,6 +14,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
+from yarl import URL
 
 from coatcheck import CookieConfig, Sessions, SyncSessions
 from coatcheck.csrf import csrf_field, csrf_token
@@ -730,10 +731,29 @@ async def test_token_is_found_in_a_multipart_form_and_a_file_of_that_name_is_non
         assert (await client.post("/_echo", data=file)).status == 403
 
 
-async def test_body_that_is_no_form_in_spite_of_its_type_is_refused() -> None:
+_PART = b'--x\r\nContent-Disposition: form-data; name="csrf_token"\r\n'
+
+
+@pytest.mark.parametrize(
+    ("content_type", "body"),
+    [
+        ("multipart/form-data", b"nonsense"),
+        ("multipart/form-data; boundary=x", _PART + b"Content-Type: text/plain; charset=none\r\n\r\nx\r\n--x--"),
+        ("multipart/form-data; boundary=x", _PART + b"Content-Transfer-Encoding: none\r\n\r\nx\r\n--x--"),
+        ("multipart/form-data; boundary=x", b"--x\r\n" + b"A" * 20_000 + b"\r\n\r\n"),
+        ("application/x-www-form-urlencoded; charset=none", b"csrf_token=x"),
+    ],
+    ids=["no boundary", "charset of a part", "encoding of a part", "long header", "charset"],
+)
+async def test_body_that_is_no_form_in_spite_of_its_type_is_refused(content_type: str, body: bytes) -> None:
     async with _protected() as (client, _):
-        headers = {"content-type": "multipart/form-data"}
-        assert (await client.post("/_echo", data=b"nonsense", headers=headers)).status == 403
+        assert (await client.post("/_echo", data=body, headers={"content-type": content_type})).status == 403
+
+
+async def test_path_with_an_encoded_slash_is_not_below_an_exempt_one() -> None:
+    async with _protected(csrf_exempt=["/_echo"]) as (client, _):
+        assert (await client.post(URL("/_echo/x", encoded=True))).status == 404
+        assert (await client.post(URL("/_echo%2Fx", encoded=True))).status == 403  # to routes, this is one name
 
 
 async def test_request_of_another_sites_page_is_refused_whatever_its_token() -> None:

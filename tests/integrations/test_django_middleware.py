@@ -22,6 +22,7 @@ from django_project import DJANGOS, OURS, middleware, pause
 from servers import Server
 
 from coatcheck.errors import ResponseStarted
+from coatcheck.integrations._django_headers import add_headers
 from coatcheck.integrations._django_settings import check_deployment, check_settings
 from coatcheck.integrations.django import SessionMiddleware, SessionStore, sessions
 from coatcheck.testing import SyncFailingStore
@@ -170,6 +171,20 @@ class TestEither:
             assert response.headers["Vary"] == "Cookie"
             assert not Client().get("/untouched").cookies
 
+    @pytest.mark.parametrize("path", ["/create", "/acreate"])
+    def test_a_session_that_a_view_creates_is_the_client_s(self, client: Client, path: str) -> None:
+        client.get(path)
+        assert values(client) == {"cart": "full"}
+        assert sessions().count() == 1
+
+    @pytest.mark.parametrize("path", ["/create", "/acreate"])
+    def test_a_session_that_a_view_creates_anew_has_nothing_of_the_one_before(self, client: Client, path: str) -> None:
+        client.get("/log_in?username=alice&password=wonderland")
+        client.get("/put?pet=cat")
+        client.get(path + "?anew")
+        assert values(client) == {"cart": "full"}
+        assert client.get("/who").json()["user"] == ""
+
     def test_messages_wait_in_the_session(self) -> None:
         for storage in ("session.SessionStorage", "fallback.FallbackStorage"):
             with override_settings(MESSAGE_STORAGE=f"django.contrib.messages.storage.{storage}"):
@@ -309,6 +324,21 @@ def test_a_partitioned_cookie_is_sent_as_one() -> None:
         assert "Partitioned" in Client().get("/put?a=1").cookies.output()
 
 
+def test_a_cookie_is_one_client_s_also_where_a_view_gives_one_response_to_all(client: Client) -> None:
+    response = client.get("/same?cart=full")
+    assert (response.content, list(response.cookies)) == (b"OK", ["sessionid"])
+    other = Client().get("/same")
+    assert (other.content, list(other.cookies)) == (b"OK", [])
+    assert values(client) == {"cart": "full"}
+
+
+def test_a_cookie_is_sent_as_it_is() -> None:
+    """Gorilla's end in "=", which http.cookies takes for a reason to put them into quotes."""
+    response = HttpResponse()
+    add_headers(response, accessed=False, set_cookie="session=MTc=; Path=/; HttpOnly")
+    assert response.cookies["session"].OutputString().startswith("session=MTc=; ")
+
+
 # --- while the store is down --------------------------------------------------------------------------------------
 
 
@@ -420,6 +450,17 @@ def test_coatcheck_s_own_session_is_within_reach(client: Client) -> None:
     session.save()
     assert session.coatcheck.user_id == "1"
     assert session["visits"] == 1
+
+
+def test_a_session_that_an_async_view_creates_is_the_client_s() -> None:
+    client = AsyncClient()
+
+    async def visit() -> dict[str, Any]:
+        await client.get("/acreate")
+        found: dict[str, Any] = (await client.get("/aread")).json()["values"]
+        return found
+
+    assert asyncio.run(visit()) == {"cart": "full"}
 
 
 def test_an_async_view_takes_no_thread() -> None:

@@ -121,6 +121,25 @@ def test_a_user_that_django_does_not_know_is_nobody(other: SyncSessions, user_id
     assert user(logged_in_elsewhere(other, user_id)) == ""
 
 
+@pytest.mark.usefixtures("any_middleware")
+@pytest.mark.parametrize("user_id", ["01", " 1 ", "\N{FULLWIDTH DIGIT ONE}"])
+def test_a_user_id_that_only_converts_to_a_primary_key_is_nobody_s(other: SyncSessions, user_id: str) -> None:
+    client = logged_in_elsewhere(other, user_id, cart="full")
+    assert user(client) == ""
+    client.get("/put?a=1")
+    with other.open(client.cookies["sessionid"].value) as session:  # not logged in anew, as somebody else
+        assert session.user_id == user_id
+        assert session["cart"] == "full"
+
+
+def test_a_login_by_coatcheck_s_own_session_holds_whoever_was_shown(other: SyncSessions) -> None:
+    client = logged_in_elsewhere(other, "1")
+    assert user(client) == "alice"
+    client.get("/switch?to=2")
+    assert user(client) == "bob"
+    assert other.for_user("1") == []
+
+
 def test_a_user_who_is_not_active_is_nobody(other: SyncSessions) -> None:
     client = logged_in_elsewhere(other, "1")
     User.objects.filter(username="alice").update(is_active=False)

@@ -193,6 +193,22 @@ def test_clear_logs_out_and_what_is_set_afterwards_is_a_new_sessions(app: Flask)
     assert client.get("/").json == {"user": None, "keys": [], "flashes": []}
 
 
+def test_login_by_flask_login_gives_the_session_a_new_id_too(app: Flask) -> None:
+    def enter() -> None:
+        session["_user_id"] = "7"  # what its login_user() does
+
+    route(app, lambda: session.update(cart=["hat"]), "/cart")
+    route(app, enter, "/login")
+    route(app, lambda: dict(session))
+    client = app.test_client()
+    client.get("/cart")
+    planted = cookie_of(client)
+    client.get("/login")
+    assert client.get("/").json == {"cart": ["hat"], "_user_id": "7"}
+    client.set_cookie("__Host-session", planted)
+    assert client.get("/").json == {}
+
+
 def test_login_gives_the_session_a_new_id_and_keeps_what_was_in_it(app: Flask) -> None:
     route(app, lambda: session.login("alice"), "/login")
     route(app, lambda: {"user": session.user_id, "cart": session["cart"]})
@@ -545,6 +561,7 @@ def test_secret_key_and_its_fallbacks_sign_unless_there_are_own_keys() -> None:
         ({"COATCHECK_WHILE_DOWN": "go on"}, "while_down: expected"),
         ({"COATCHECK_LOAD": "never"}, "load: expected"),
         ({"COATCHECK_CSRF": "tokens"}, "csrf: expected True, 'origin' or False"),
+        ({"COATCHECK_CSRF": 1}, "csrf: expected True, 'origin' or False, got 1"),
         ({"COATCHECK_CSRF_EXEMPT": ["hook"]}, "exempt: expected a path"),
     ],
 )

@@ -19,6 +19,7 @@ from litestar import (
     Response,
     Router,
     WebSocket,
+    asgi,
     get,
     post,
     websocket,
@@ -521,6 +522,33 @@ def test_response_cache_keeps_nobodys_page_for_others(site: Site) -> None:
         assert client.get("/mine").text == "None"
 
 
+def test_response_cache_keeps_no_stream_that_uses_a_session(site: Site) -> None:
+    @get("/mine", cache=True)
+    async def mine(request: Request[Any, Any, Any]) -> Stream:
+        async def lines() -> AsyncIterator[str]:
+            yield "This is "
+            yield cast("Session", request.session).user_id or "nobody"
+
+        return Stream(lines())
+
+    @get("/all", cache=True)
+    async def for_all() -> Stream:
+        async def lines() -> AsyncIterator[str]:
+            made.append("all")
+            yield "hello"
+
+        return Stream(lines())
+
+    made: list[str] = []
+    with site.running(mine, for_all) as client:
+        assert client.get("/mine").text == "This is alice"
+        assert client.get("/mine", headers={"cookie": "session=x"}).text != "This is alice"
+        client.cookies.clear()
+        assert client.get("/mine").text == "This is nobody"
+        assert [client.get("/all").text for _ in range(2)] == ["hello", "hello"]
+        assert made == ["all"]
+
+
 def test_response_cache_holds_no_cookie(site: Site) -> None:
     @get("/all", cache=True)
     async def for_all() -> str:
@@ -719,6 +747,27 @@ def templates(tmp_path: Path) -> TemplateConfig[Any]:
 async def form(session: Injected) -> Template:
     session.flash("Saved.")
     return Template("form.html", context={"ours": session.user_id is not None})
+
+
+@pytest.mark.parametrize("root_path", ["", "/api"])
+def test_paths_of_settings_are_whole_also_for_what_is_mounted(root_path: str) -> None:
+    @asgi(["/shop", "/market"], is_mount=True, copy_scope=True)
+    async def mounted(scope: Scope, receive: Receive, send: Send) -> None:
+        assert scope["path"] == "/hook/"
+        await Response("mounted").to_asgi_response(None, Request(scope))(scope, receive, send)
+
+    def answers(client: TestClient[Litestar], *paths: str) -> list[int]:
+        return [client.post(root_path + path, headers={"origin": "https://evil.test"}).status_code for path in paths]
+
+    for exempt, expected in (("/hook", [403, 403, 403]), ("/shop/hook", [200, 200, 403])):
+        site = Site(csrf_exempt=[exempt], while_down={exempt: "continue"})
+        app = Litestar([log_in, mounted], plugins=[site.plugin], logging_config=None)
+        with TestClient(app, root_path=root_path) as client:
+            assert client.post(root_path + "/login").status_code == 201
+            assert answers(client, "/shop/hook", "/shop//hook/", "/market/hook") == expected
+            with site.store.failing():
+                down = [client.get(root_path + path).status_code for path in ("/shop/hook", "/market/hook")]
+            assert down == [200 if exempt == "/shop/hook" else 503, 503]
 
 
 def test_templates_have_the_csrf_field_the_token_and_the_flashes(templates: TemplateConfig[Any]) -> None:

@@ -160,6 +160,11 @@ def log_out(request: Any) -> HttpResponse:
     return _done()
 
 
+def switch(request: Any) -> HttpResponse:
+    request.session.coatcheck.login(request.GET["to"])
+    return _done()
+
+
 def who(request: Any) -> HttpResponse:
     return _done(user=request.user.get_username(), key=request.session.session_key is not None)
 
@@ -181,6 +186,23 @@ def save_now(request: Any) -> HttpResponse:
     request.session["saved"] = "early"
     request.session.save()
     return _done()
+
+
+def create(request: Any) -> HttpResponse:
+    """What applications do that use the key of an anonymous session."""
+    if request.session.session_key is None or "anew" in request.GET:
+        request.session.create()
+    request.session["cart"] = "full"
+    return _done()
+
+
+OK = HttpResponse("OK")
+
+
+def same(request: Any) -> HttpResponse:
+    """A view that gives one object to everybody."""
+    request.session.update(request.GET.dict())
+    return OK
 
 
 def say(request: Any) -> HttpResponse:
@@ -249,13 +271,20 @@ async def asave(request: Any) -> HttpResponse:
     return _done()
 
 
+async def acreate(request: Any) -> HttpResponse:
+    if request.session.session_key is None or "anew" in request.GET:
+        await request.session.acreate()
+    await request.session.aset("cart", "full")
+    return _done()
+
+
 urlpatterns = [
     path("admin/", admin.site.urls),
     *(
         path(view.__name__, view)
         for view in (
-            untouched, read, put, fill_cart, nested, put_and_wait, log_in, log_out, who, expire, fail, save_now, say,
-            hear, stream, astream, aread, aput, anested, alog_in, alog_out, awho, asave,
+            untouched, read, put, fill_cart, nested, put_and_wait, log_in, log_out, switch, who, expire, fail, save_now,
+            create, same, say, hear, stream, astream, aread, aput, anested, alog_in, alog_out, awho, asave, acreate,
         )
     ),
 ]  # fmt: skip

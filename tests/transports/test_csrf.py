@@ -383,7 +383,7 @@ def test_a_websocket_of_a_wsgi_server_is_refused_to_other_sites_pages(origin: st
 # --- bodies as servers give them --------------------------------------------------------------------------------------
 
 
-def test_a_body_in_small_pieces_reaches_an_asgi_application_in_its_pieces() -> None:
+def test_a_body_in_small_pieces_reaches_an_asgi_application_whole() -> None:
     shop = ASGIShop()
     token = log_in(shop)
     body = f"item=book&csrf_token={token}&more=".encode() + b"x" * 10
@@ -399,16 +399,15 @@ def test_a_body_in_small_pieces_reaches_an_asgi_application_in_its_pieces() -> N
     shop.close()
 
 
-def test_a_client_that_leaves_while_it_sends_is_refused() -> None:
-    shop = ASGIShop()
-    log_in(shop)
+def purchase(shop: ASGIShop) -> dict[str, Any]:
+    """The scope of a form that is sent to /buy."""
     cookie = "; ".join(f"{name}={value}" for name, value in shop._client.cookies.items())
     headers = [
         (b"cookie", cookie.encode()),
         (b"content-type", b"application/x-www-form-urlencoded"),
         (b"host", b"shop.test"),
     ]
-    scope = {
+    return {
         "type": "http",
         "method": "POST",
         "path": "/buy",
@@ -416,6 +415,34 @@ def test_a_client_that_leaves_while_it_sends_is_refused() -> None:
         "headers": headers,
         "query_string": b"",
     }
+
+
+def test_very_many_small_and_empty_pieces_are_not_kept_as_so_many_messages() -> None:
+    """With HTTP/2, a client can send empty ones without end."""
+    shop = ASGIShop()
+    looked_at = f"csrf_token={log_in(shop)}&"
+    pieces = [b""] * 1_000 + [character.encode() for character in looked_at] + [b"more"]
+    incoming = iter([{"type": "http.request", "body": piece, "more_body": True} for piece in pieces])
+    received: list[bytes] = []
+
+    async def application(_scope: Any, receive: Any, send: Any) -> None:
+        received.extend([(await receive())["body"], (await receive())["body"]])
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+
+    async def receive() -> Any:
+        return next(incoming)
+
+    async def send(_: Any) -> None: ...
+
+    shop._runner.run(ASGISessions(ASGICsrf(application), shop.sessions)(purchase(shop), receive, send))
+    assert received == [looked_at.encode(), b"more"]
+    shop.close()
+
+
+def test_a_client_that_leaves_while_it_sends_is_refused() -> None:
+    shop = ASGIShop()
+    log_in(shop)
+    scope = purchase(shop)
     incoming = iter([{"type": "http.request", "body": b"csrf_", "more_body": True}, {"type": "http.disconnect"}])
     statuses: list[int] = []
 

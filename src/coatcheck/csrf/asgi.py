@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable
 from typing import Final
 
-from coatcheck.asgi import ASGIApp, Headers, Message, Receive, Scope, Send, header_of, request_of, send_refusal
+from coatcheck.asgi import ASGIApp, Headers, Message, Receive, Scope, Send, header_of, path_of, request_of, send_refusal
 from coatcheck.csrf.policy import HEADER, SEARCHED_BYTES, Attempt, CsrfPolicy, refuse
 from coatcheck.errors import ConfigurationError, CsrfRefused
 from coatcheck.sessions import Session
@@ -15,6 +14,7 @@ SCOPE_KEY: Final = "coatcheck.csrf"
 """Where the application that answers finds out why a request was refused: a `CsrfRefused`."""
 
 _HEADER: Final = HEADER.encode("ascii")
+_HTTP_REQUEST: Final = "http.request"
 
 
 class CsrfMiddleware:
@@ -62,7 +62,7 @@ class CsrfMiddleware:
             except CsrfRefused as error:
                 await send_refusal(scope, send, refuse(error, request_of(scope)), str(error))
                 return
-        elif scope["type"] == "http" and self._policy.concerns(scope["method"], scope["path"]):
+        elif scope["type"] == "http" and self._policy.concerns(scope["method"], path_of(scope)):
             body = _Body(receive)
             try:
                 await self._check(scope, body)
@@ -95,23 +95,38 @@ class CsrfMiddleware:
 
 
 class _Body:
-    """A request's body, of which the beginning may be looked at before the application receives it."""
+    """A request's body, of which the beginning may be looked at before the application receives it.
+
+    What was seen is kept as bytes, not as messages: there may be very many of them, small or empty.
+    """
 
     def __init__(self, receive: Receive) -> None:
         self._receive = receive
-        self._seen: deque[Message] = deque()
+        self._seen: list[bytes] = []
+        self._last: Message | None = None
         self._is_over = False
 
     async def next(self) -> tuple[bytes, bool]:
         """Give the next piece, and whether it is the last."""
-        message = await self._receive()
-        self._seen.append(message)
+        self._last = message = await self._receive()
+        piece: bytes = message.get("body", b"")
+        if piece:
+            self._seen.append(piece)
         self._is_over = not message.get("more_body", False)  # nor has a client that leaves
-        return message.get("body", b""), self._is_over
+        return piece, self._is_over
 
     async def receive_again(self) -> Message:
         """Give the application what was seen, and then the rest."""
-        return self._seen.popleft() if self._seen else await self._receive()
+        last, self._last = self._last, None
+        if last is None:
+            return await self._receive()
+        seen, self._seen = b"".join(self._seen), []
+        if last["type"] == _HTTP_REQUEST:
+            return {**last, "body": seen}
+        if seen:  # and then the client left
+            self._last = last
+            return {"type": _HTTP_REQUEST, "body": seen, "more_body": True}
+        return last
 
     async def read_what_is_left(self) -> None:
         """Read on, but not for long: servers close a connection on which they have not read the request to its end."""
@@ -136,7 +151,7 @@ def _attempt(scope: Scope) -> Attempt:
     scheme: str = scope.get("scheme", "http")
     return Attempt(
         method=scope.get("method", "GET"),
-        path=scope["path"],
+        path=path_of(scope),
         scheme={"ws": "http", "wss": "https"}.get(scheme, scheme),
         host=header_of(headers, b"host"),
         origin=header_of(headers, b"origin"),

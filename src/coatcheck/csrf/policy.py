@@ -121,7 +121,7 @@ class CsrfPolicy:
 
 def wants_tokens(csrf: Csrf) -> bool:
     """Tell what an adapter's setting says of tokens. Raises ConfigurationError for one that says nothing."""
-    if csrf not in (True, False, "origin"):
+    if not isinstance(csrf, bool) and csrf != "origin":  # 1 is equal to True, and would ask for nothing
         msg = f"csrf: expected True, 'origin' or False, got {csrf!r:.80}"
         raise ConfigurationError(msg)
     return csrf is True
@@ -129,7 +129,8 @@ def wants_tokens(csrf: Csrf) -> bool:
 
 def refuse(error: CsrfRefused, request: Request) -> Refusal:
     """Give the answer to a request that was refused: 403, as a page for people and as JSON for programs."""
-    logger.warning("A %s request for %.200r was refused: %s", request.method[:20], request.target, error.code)
+    path = request.target.partition("?")[0]  # in a query there may be secrets, such as a new password's token
+    logger.warning("A %s request for %.200r was refused: %s", request.method[:20], path, error.code)
     if request.is_browsing():
         body = _PAGE.replace("MESSAGE", escape(str(error))).encode()
         return Refusal(403, text_headers("text/html; charset=utf-8", body), body)

@@ -2,10 +2,27 @@
 
 from __future__ import annotations
 
-from http.cookies import Morsel
+from http.cookies import Morsel, SimpleCookie
 from typing import Any
 
+from django.http.response import ResponseHeaders
+
 from coatcheck.headers import TEXT
+
+
+def own_copy(response: Any) -> Any:
+    """Give a response that is nobody else's, as long as it is no stream: views may give the same object to everybody.
+
+    What is in it is the same, but for headers and cookies.
+    """
+    if response.streaming:
+        return response
+    copied = object.__new__(type(response))
+    copied.__dict__.update(response.__dict__)
+    copied.headers = ResponseHeaders(dict(response.headers.items()))
+    copied.cookies = SimpleCookie()
+    copied.cookies.update(response.cookies)
+    return copied
 
 
 def add_headers(
@@ -29,6 +46,7 @@ def _add_cookie(response: Any, set_cookie: str) -> None:
     name, _, value = pair.partition("=")
     response.cookies[name] = value
     morsel: Morsel[str] = response.cookies[name]
+    morsel.set(name, value, value)  # as it is: http.cookies puts one with "=" into quotes, which no other server does
     for attribute in attributes:
         key, _, setting = attribute.partition("=")
         if key == "Partitioned" and not morsel.isReservedKey(key):

@@ -39,6 +39,9 @@ EXTENSION: Final = "coatcheck"
 FLASKS_FLASH_KEY: Final = "_flashes"
 """The session's key under which Flask's own `flash()` keeps messages."""
 
+FLASK_LOGINS_KEY: Final = "_user_id"
+"""The session's key under which Flask-Login keeps who is logged in."""
+
 
 # --- settings ---------------------------------------------------------------------------------------------------------
 
@@ -287,6 +290,8 @@ class FlaskFace(BaseSession, SessionMixin):
     Flask's `flash()` keeps its messages under a key of its own: it reads a list, appends to it and assigns it. Here
     that key shows what `session.flash()` keeps, and an assignment only adds what is new, so that messages of requests
     that run at the same time are all kept, and other frameworks of the same sessions see them.
+
+    Where Flask-Login enters a user, the session gets a new ID.
     """
 
     is_own = False
@@ -336,6 +341,8 @@ class FlaskFace(BaseSession, SessionMixin):
 
     def __setitem__(self, key: str, value: Any) -> None:
         """See `BaseSession`."""
+        if key == FLASK_LOGINS_KEY:
+            self.renew()  # it does not know that a server's sessions have IDs, which others may have planted
         if key != FLASKS_FLASH_KEY:
             super().__setitem__(key, value)
             return

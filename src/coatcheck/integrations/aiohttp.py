@@ -27,7 +27,7 @@ from coatcheck.sessions import Session, Sessions
 
 try:
     from aiohttp import web
-    from aiohttp.http import StreamWriter
+    from aiohttp.http import HttpProcessingError, StreamWriter
     from aiohttp.typedefs import Handler
 except ImportError as error:
     _feature = "Sessions for aiohttp"
@@ -220,7 +220,7 @@ class _Transport:
         # Not the request, which is going to hold the session.
         session = self._sessions.begin(cookies, partial(Device, request.headers.get("User-Agent"), request.remote))
         if not self._routes.are_all_refused:
-            session._work.may_go_on = self._routes.go_on(request.path)
+            session._work.may_go_on = self._routes.go_on(_path(request))
         exchange = held[self._name] = _Exchange(self._sessions, session)
         return exchange
 
@@ -318,7 +318,7 @@ class _CsrfCheck:
         try:
             if request.headers.get("Upgrade", "").lower() == "websocket":
                 self._policy.check_origin(_attempt(request))
-            if self._policy.concerns(request.method, request.path):
+            if self._policy.concerns(request.method, _path(request)):
                 await self._check(request)
         except CsrfRefused as error:
             return _response(refuse(error, _request(request)))
@@ -337,15 +337,22 @@ class _CsrfCheck:
 async def _token_in_form(request: web.Request) -> str | None:
     try:
         token = (await request.post()).get(FIELD)
-    except ValueError:  # it is not what its Content-Type says
+    except web.HTTPException:  # it is too large, say
+        raise
+    except (ValueError, LookupError, RuntimeError, HttpProcessingError):  # it is not what its Content-Type says
         return None
     return token if isinstance(token, str) else None
+
+
+def _path(request: web.Request) -> str:
+    """Give the path as routes see it: to them, an encoded slash is none."""
+    return request.rel_url.path_safe
 
 
 def _attempt(request: web.Request) -> Attempt:
     return Attempt(
         method=request.method,
-        path=request.path,
+        path=_path(request),
         scheme=request.scheme,
         host=request.host,
         origin=request.headers.get("Origin", ""),

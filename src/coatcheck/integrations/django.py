@@ -28,7 +28,7 @@ from django.utils import timezone
 from coatcheck import outage
 from coatcheck.devices import Device
 from coatcheck.errors import StoreUnavailable
-from coatcheck.integrations._django_headers import add_headers
+from coatcheck.integrations._django_headers import add_headers, own_copy
 from coatcheck.integrations._django_login import SharedLogin, shared_login
 from coatcheck.integrations._django_settings import async_sessions, configuration, sessions
 from coatcheck.sessions import Session, SyncSession
@@ -72,7 +72,7 @@ class SessionStore(SessionBase):
         self._native = native
         self._is_open = False
         self._login_is_due = False
-        self._shows_login = False
+        self._shown_user_id: str | None = None
         self._outage: StoreUnavailable | None = None
 
     @property
@@ -199,13 +199,22 @@ class SessionStore(SessionBase):
 
     def create(self) -> None:
         """Store a new session, without values, in the place of this one."""
-        self._session_key = None
+        self._start_over()
         self.save(must_create=True)
         self.modified = True
 
     async def acreate(self) -> None:
         """See `create`."""
-        await sync_to_async(self.create)()
+        self._start_over()
+        await self.asave(must_create=True)
+        self.modified = True
+
+    def _start_over(self) -> None:
+        """Let go of this session, which goes on without this request. What follows is a new one's."""
+        self._work.let_go(Standing.NEW)
+        self._presented = None
+        self._login_is_due = False
+        self._shown_user_id = None
 
     def cycle_key(self) -> None:
         """Give the session a new key when it is saved; the old one is dead from then on. The values stay."""
@@ -324,7 +333,7 @@ class SessionStore(SessionBase):
             return None
         user_id = None if work.login is None else work.login.user_id
         if self._user_id() == user_id:
-            self._shows_login = user_id is not None
+            self._shown_user_id = user_id
             return None
         for key in _AUTH_KEYS:
             if work.has(key):
@@ -334,13 +343,17 @@ class SessionStore(SessionBase):
     def _introduce(self, backend_path: str, user: Any) -> None:
         """Let `django.contrib.auth` find somebody who logged in elsewhere.
 
-        From now on the session is bound to the password that the user has now, like any of Django's.
+        From now on the session is bound to the password that the user has now, like any of Django's. The user ID has to
+        be the primary key as Django writes it: what only converts to it ("01") may have been meant for somebody else,
+        and Django's own name for the user would be a login that nobody made.
         """
-        if user is not None:
-            self._work.assign(SESSION_KEY, user._meta.pk.value_to_string(user))
+        user_id = self._core.user_id
+        if user is not None and user._meta.pk.value_to_string(user) == user_id:
+            self._work.assign(SESSION_KEY, user_id)
             self._work.assign(BACKEND_SESSION_KEY, backend_path)
             self._work.assign(HASH_SESSION_KEY, user.get_session_auth_hash())
-            self._shows_login = self.modified = True
+            self._shown_user_id = user_id
+            self.modified = True
 
     def _prepare(self, *, must_create: bool = False) -> None:
         """Before a commit: log in or out whom Django's values say."""
@@ -353,9 +366,9 @@ class SessionStore(SessionBase):
         user_id = self._user_id()
         if user_id is not None and (self._login_is_due or user_id != known):
             self._log_in(user_id, known)
-        elif user_id is None and self._shows_login:  # taken out of the values, rather than never put in
-            self._core.logout(keep=list(self._core))
-        self._login_is_due, self._shows_login = False, user_id is not None
+        elif user_id is None and known is not None and known == self._shown_user_id:
+            self._core.logout(keep=list(self._core))  # taken out of the values, rather than never put in
+        self._login_is_due, self._shown_user_id = False, user_id
 
     def _log_in(self, user_id: str, known: str | None) -> None:
         work = self._work
@@ -430,8 +443,7 @@ class SessionMiddleware(DjangosMiddleware):
         except BaseException as error:  # noqa: BLE001 (it is raised again)
             self._tidy(partial(sessions().abandon, core))
             return self._refused(core, error)
-        self._answered(store, response, set_cookie, sessions().old_cookie(core))
-        return response
+        return self._answered(store, response, set_cookie, sessions().old_cookie(core))
 
     async def __acall__(self, request: Any) -> Any:
         native = async_sessions().begin(*_claim_of(request))
@@ -445,8 +457,7 @@ class SessionMiddleware(DjangosMiddleware):
         except BaseException as error:  # noqa: BLE001 (it is raised again)
             await self._atidy(async_sessions().abandon(native))
             return self._refused(store._core, error)
-        self._answered(store, response, set_cookie, async_sessions().old_cookie(native))
-        return response
+        return self._answered(store, response, set_cookie, async_sessions().old_cookie(native))
 
     def _store(self, request: Any, core: SyncSession, native: Session | None = None) -> SessionStore:
         core._work.may_go_on = self._routes.go_on(request.path)
@@ -454,16 +465,19 @@ class SessionMiddleware(DjangosMiddleware):
         store._take(core, None, native)
         return store
 
-    def _answered(self, store: SessionStore, response: Any, set_cookie: str | None, old_cookie: str | None) -> None:
-        """Send with the response what is due, and see to what its body may yet change."""
+    def _answered(self, store: SessionStore, response: Any, set_cookie: str | None, old_cookie: str | None) -> Any:
+        """Give the response with what is due, and see to what its body may yet change."""
         met = store._work.outage
         if met is not None:
             self._outages.report(met, "goes on without its session")
         accessed = store.accessed or store._work.accessed
+        if set_cookie is not None or old_cookie is not None:
+            response = own_copy(response)
         add_headers(response, accessed=accessed, set_cookie=set_cookie, old_cookie=old_cookie, for_now=met is not None)
         if response.streaming and not isinstance(response, FileResponse):  # a file uses no session
             streamed = _astreamed if response.is_async else _streamed
             response.streaming_content = streamed(store, response.streaming_content)
+        return response
 
     def _refused(self, core: SyncSession, error: BaseException) -> HttpResponse:
         """Answer that the store can't be reached; raise what is not about that."""

@@ -8,12 +8,13 @@ Requests go past `coatcheck.asgi.SessionMiddleware`. Here is what Litestar does 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from contextvars import ContextVar
 from copy import copy
-from dataclasses import replace
 from datetime import timedelta
 from typing import Any, Final, cast
+from urllib.parse import unquote
 
-from coatcheck.asgi import ASGIApp, Message, Receive, Scope, Send, SessionMiddleware, request_of
+from coatcheck.asgi import WHOLE_PATH, ASGIApp, Message, Receive, Scope, Send, SessionMiddleware, request_of
 from coatcheck.csrf import Csrf
 from coatcheck.csrf.asgi import CsrfMiddleware
 from coatcheck.csrf.policy import wants_tokens
@@ -26,13 +27,13 @@ from coatcheck.session import Flash
 from coatcheck.sessions import Session, Sessions
 
 try:
-    from litestar import Request, Response, WebSocket
+    from litestar import Litestar, Request, Response, WebSocket
     from litestar.config.app import AppConfig
     from litestar.config.response_cache import ResponseCacheConfig
     from litestar.connection import ASGIConnection
     from litestar.di import Provide
     from litestar.exceptions import LitestarException, WebSocketException
-    from litestar.handlers import BaseRouteHandler, HTTPRouteHandler
+    from litestar.handlers import ASGIRouteHandler, BaseRouteHandler, HTTPRouteHandler
     from litestar.middleware import DefineMiddleware
     from litestar.middleware.session import SessionMiddleware as LitestarSessionMiddleware
     from litestar.openapi.spec import Components, SecurityScheme
@@ -40,9 +41,11 @@ try:
     from litestar.routes import ASGIRoute, BaseRoute, HTTPRoute, WebSocketRoute
     from litestar.security.session_auth.middleware import MiddlewareWrapper as SessionAuthMiddlewares
     from litestar.status_codes import WS_1008_POLICY_VIOLATION
+    from litestar.stores.base import Store
     from litestar.template import TemplateEngineProtocol
-    from litestar.types import Empty, HTTPScope
+    from litestar.types import Empty
     from litestar.types import Scope as LitestarScope
+    from litestar.utils.path import normalize_path
     from litestar.utils.scope.state import ScopeState
 except ImportError as error:
     _feature = "Sessions for Litestar"
@@ -101,6 +104,7 @@ class CoatcheckPlugin(InitPluginProtocol, ReceiveRoutePlugin):
         self._dependency = name if dependency is None else dependency
         self._guard = Guard(login_path=login_path)
         self._middlewares = [
+            _define(_WholePath),
             _define(SessionMiddleware, sessions=sessions, name=name, load=load, while_down=while_down),
             _define(_Inside, name=name),
         ]
@@ -116,7 +120,7 @@ class CoatcheckPlugin(InitPluginProtocol, ReceiveRoutePlugin):
         app_config.on_shutdown.append(self._sessions.close)
         app_config.exception_handlers.setdefault(LoginRequired, self._answer_login_required)
         app_config.exception_handlers.setdefault(StoreUnavailable, _leave_to_the_middleware)
-        app_config.response_cache_config = self._without_personal_responses(app_config.response_cache_config)
+        app_config.response_cache_config = _without_personal_responses(app_config.response_cache_config)
         self._describe_cookie(app_config)
         if app_config.template_config is not None:
             self._help_templates(app_config.template_config.engine_instance)
@@ -154,16 +158,6 @@ class CoatcheckPlugin(InitPluginProtocol, ReceiveRoutePlugin):
         del headers["content-length"]  # Litestar's own business
         media_type = headers.pop("content-type").partition(";")[0]  # Litestar adds the charset
         return Response(refusal.body, status_code=refusal.status, headers=headers, media_type=media_type)
-
-    def _without_personal_responses(self, config: ResponseCacheConfig) -> ResponseCacheConfig:
-        """Keep out of Litestar's response cache what was made from somebody's session."""
-
-        def may_be_kept(scope: HTTPScope, status: int) -> bool:
-            session = scope.get(self._name)
-            is_personal = isinstance(session, Session) and session.was_accessed
-            return not is_personal and config.cache_response_filter(scope, status)
-
-        return replace(config, cache_response_filter=may_be_kept)
 
     def _describe_cookie(self, app_config: AppConfig) -> None:
         if app_config.openapi_config is None:
@@ -291,6 +285,72 @@ def _csrf_middleware(
     return _define(CsrfMiddleware, trusted_origins=origins, exempt=paths, tokens=tokens, name=name)
 
 
+# --- Litestar's response cache ----------------------------------------------------------------------------------------
+
+
+_at_work: Final[ContextVar[tuple[Session, ...]]] = ContextVar("coatcheck.integrations.litestar", default=())
+"""The sessions of the request at hand. The cache asks for its store when a response is over, and tells no request."""
+
+
+def _without_personal_responses(config: ResponseCacheConfig) -> ResponseCacheConfig:
+    """Keep out of Litestar's response cache what was made from somebody's session.
+
+    Not by its filter, which is asked when a response starts: what is streamed may use the session later.
+    """
+    careful = copy(config)
+
+    def get_store(app: Litestar) -> Store:
+        store = config.get_store_from_app(app)
+        is_personal = any(session.was_accessed for session in _at_work.get())
+        return cast("Store", _Unwritten(store)) if is_personal else store
+
+    careful.get_store_from_app = get_store  # type: ignore[method-assign]
+    return careful
+
+
+class _Unwritten:
+    """The cache's store, for a request whose response it must not keep."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    async def set(self, *_: object, **__: object) -> None:
+        """Keep nothing."""
+
+
+# --- between the session and Litestar ---------------------------------------------------------------------------------
+
+
+class _WholePath:
+    """Stands outside of the session, and notes which path was asked for where Litestar has cut it: in what is mounted.
+
+    What is set for paths, such as that there is no check for one, must not be taken for a mounted application's.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run the application for one connection."""
+        handler = scope["route_handler"]
+        if isinstance(handler, ASGIRouteHandler) and handler.is_mount:
+            scope[WHOLE_PATH] = _asked_for(scope)
+        await self._app(scope, receive, send)
+
+
+def _asked_for(scope: Scope) -> str:
+    """Give the path as Litestar has it where nothing is mounted; if the server does not tell, one that is nowhere."""
+    raw: bytes = scope.get("raw_path") or b""
+    path = unquote(raw.partition(b"?")[0].decode("latin-1"))
+    root_path: str = scope.get("root_path", "")
+    if root_path:
+        path = path.split(root_path, maxsplit=1)[-1]
+    return normalize_path(path) if raw else ""
+
+
 class _Inside:
     """Stands between the session and Litestar, inside of `SessionMiddleware`.
 
@@ -321,6 +381,7 @@ class _Inside:
                 raise
             has_started = True
 
+        others = _at_work.set((*_at_work.get(), session))
         try:
             await self._app(scope, receive, pass_on)
         except LitestarException:
@@ -329,6 +390,8 @@ class _Inside:
             # Litestar takes a response for started that has not passed the session: say that it can still answer.
             ScopeState.from_scope(scope).response_started = False  # type: ignore[arg-type]
             raise failure from None
+        finally:
+            _at_work.reset(others)
 
     async def _take_over(self, scope: Scope, session: Session) -> None:
         """Bring what the application has put into the session's place into the session."""
