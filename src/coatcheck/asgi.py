@@ -27,13 +27,17 @@ Send: TypeAlias = Callable[[Message], Awaitable[None]]
 Headers: TypeAlias = Iterable[tuple[bytes, bytes]]
 ASGIApp: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
+SCOPE_KEY: Final = "session"
+"""Where the middleware puts the session, unless it is given another key."""
+
+POLICY_VIOLATION: Final = 1008
+TRY_AGAIN_LATER: Final = 1013
+"""WebSocket close codes (RFC 6455, section 7.4.1, and IANA's registry)."""
+
 _HTTP_START: Final = "http.response.start"
 # Messages whose headers can carry a cookie; the WebSocket ones are for accepted and for denied handshakes.
 _STARTS: Final = frozenset({_HTTP_START, "websocket.accept", "websocket.http.response.start"})
 _SWITCHING_PROTOCOLS: Final = 101
-_POLICY_VIOLATION: Final = 1008
-_TRY_AGAIN_LATER: Final = 1013
-"""WebSocket close code (IANA registry, RFC 6455 section 11.7)."""
 
 
 class SessionMiddleware:
@@ -63,7 +67,7 @@ class SessionMiddleware:
         app: ASGIApp,
         sessions: Sessions,
         *,
-        name: str = "session",
+        name: str = SCOPE_KEY,
         load: Load = "eager",
         while_down: WhileDown | Mapping[str, WhileDown] = "refuse",
     ) -> None:
@@ -221,7 +225,7 @@ class _Exchange:
 
 
 def require_login(
-    app: ASGIApp, *, login_path: str = "/login", within: timedelta | None = None, name: str = "session"
+    app: ASGIApp, *, login_path: str = "/login", within: timedelta | None = None, name: str = SCOPE_KEY
 ) -> ASGIApp:
     """Let only those who are logged in reach an application. Goes inside `SessionMiddleware`.
 
@@ -257,7 +261,7 @@ def require_login(
 async def send_refusal(scope: Scope, send: Send, refusal: Refusal, reason: str = "") -> None:
     """Answer a request that may not pass. A WebSocket's handshake is refused; `reason` is for those who log it."""
     if scope["type"] == "websocket":
-        await send({"type": "websocket.close", "code": _POLICY_VIOLATION, "reason": reason})
+        await send({"type": "websocket.close", "code": POLICY_VIOLATION, "reason": reason})
         return
     headers = [(key.encode("ascii"), value.encode("ascii")) for key, value in refusal.headers]
     await send({"type": _HTTP_START, "status": refusal.status, "headers": headers})
@@ -291,7 +295,7 @@ def _device(headers: Headers, client: Sequence[Any] | None) -> Device:
 async def _refuse(scope: Scope, send: Send, set_cookie: str | None) -> None:
     """Answer that the store can't be reached. What was stored before that may need a cookie all the same."""
     if scope["type"] == "websocket" and "websocket.http.response" not in scope.get("extensions", {}):
-        await send({"type": "websocket.close", "code": _TRY_AGAIN_LATER, "reason": "Try again later"})
+        await send({"type": "websocket.close", "code": TRY_AGAIN_LATER, "reason": "Try again later"})
         return
     prefix = "http" if scope["type"] == "http" else "websocket.http"
     headers = [(name.encode("ascii"), value.encode("ascii")) for name, value in outage.HEADERS]

@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from datetime import timedelta
 from functools import partial, wraps
-from typing import Any, Final, Generic, TypeVar, cast
+from typing import Any, Final, Generic, TypeAlias, TypeVar, cast
 
 from flask.sansio.app import App
 from flask.sessions import SessionMixin
@@ -22,7 +22,7 @@ from coatcheck.config import MIN_SECRET_KEY_BYTES, CookieConfig
 from coatcheck.csrf import Csrf, csrf_field, csrf_token
 from coatcheck.csrf.policy import wants_tokens
 from coatcheck.errors import ConfigurationError
-from coatcheck.guard import Guard, require_login, require_recent_login
+from coatcheck.guard import Guard, check_login
 from coatcheck.headers import TEXT
 from coatcheck.outage import OutageLog
 from coatcheck.session import FLASH_KEY, BaseSession
@@ -379,26 +379,16 @@ def add_headers(headers: Headers, session: BaseSession, set_cookie: str | None, 
 _MARK: Final = "__coatcheck_guard__"
 
 
-@dataclass(frozen=True, slots=True)
-class ViewGuard:
-    """Who may reach a view: whoever has logged in, or has within some time."""
-
-    within: timedelta | None = None
-
-    def check(self, session: BaseSession) -> None:
-        """Raise LoginRequired, RecentLoginRequired or StoreUnavailable for a request that may not pass."""
-        if self.within is None:
-            require_login(session)
-        else:
-            require_recent_login(session, within=self.within)
+Within: TypeAlias = timedelta | None
+"""A guard of a view: how long ago the login may be, or None for any time."""
 
 
-def guards_of(view: Any) -> tuple[ViewGuard, ...]:
+def guards_of(view: Any) -> tuple[Within, ...]:
     """Give the guards that a view is marked with."""
     return getattr(view, _MARK, ())
 
 
-def guarded(view: View, guard: ViewGuard, session: BaseSession) -> View:
+def guarded(view: View, within: Within, session: BaseSession) -> View:
     """Guard a view, sync or async.
 
     The view is wrapped, and it is marked, which the extension looks for before it is called. So it is guarded where
@@ -407,24 +397,24 @@ def guarded(view: View, guard: ViewGuard, session: BaseSession) -> View:
 
     Args:
         view: the view.
-        guard: who may reach it.
+        within: how long ago the login may be of those who reach it.
         session: the framework's proxy for the session of the request.
     """
     with suppress(AttributeError):  # a bound method can't be marked
-        setattr(view, _MARK, (*guards_of(view), guard))
+        setattr(view, _MARK, (*guards_of(view), within))
 
     if inspect.iscoroutinefunction(view):
 
         @wraps(view)
         async def guarded_async(*args: Any, **kwargs: Any) -> Any:
-            guard.check(session)
+            check_login(session, within)
             return await view(*args, **kwargs)
 
         return cast("View", guarded_async)
 
     @wraps(view)
     def guarded_sync(*args: Any, **kwargs: Any) -> Any:
-        guard.check(session)
+        check_login(session, within)
         return view(*args, **kwargs)
 
     return cast("View", guarded_sync)

@@ -19,7 +19,7 @@ from coatcheck.csrf.policy import HEADER, Attempt, Csrf, CsrfPolicy, refuse, wan
 from coatcheck.csrf.tokens import FIELD
 from coatcheck.devices import Device
 from coatcheck.errors import ConfigurationError, CsrfRefused, LoginRequired, MissingExtra, StoreUnavailable
-from coatcheck.guard import Guard, Refusal, Request, require_login, require_recent_login
+from coatcheck.guard import Guard, Refusal, Request, check_login
 from coatcheck.headers import TEXT
 from coatcheck.mounting import Load, claim_cookie, is_eager
 from coatcheck.outage import WhileDown
@@ -116,22 +116,22 @@ def login_required(
     A browser is sent to the login, with the path that it asked for as `next` (see `coatcheck.guard.safe_next`);
     programs get 401 with a JSON body, and so do the handshakes of WebSockets.
     """
-    return _guarded(handler, require_login)
+    return _guarded(handler, None)
 
 
 def recent_login_required(
     within: timedelta,
 ) -> Callable[[Callable[P, Awaitable[ResponseT]]], Callable[P, Coroutine[Any, Any, ResponseT]]]:
     """Do as `login_required`, for pages that matter: the login must not be longer ago than `within`."""
-    return partial(_guarded, check=partial(require_recent_login, within=within))
+    return partial(_guarded, within=within)
 
 
 def _guarded(
-    handler: Callable[P, Awaitable[ResponseT]], check: Callable[[Session], object]
+    handler: Callable[P, Awaitable[ResponseT]], within: timedelta | None
 ) -> Callable[P, Coroutine[Any, Any, ResponseT]]:
     @wraps(handler)
     async def guarded(*args: P.args, **kwargs: P.kwargs) -> ResponseT:
-        check(await get_session(_request_among(args)))
+        check_login(await get_session(_request_among(args)), within)
         return await handler(*args, **kwargs)
 
     return guarded

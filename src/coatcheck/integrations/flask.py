@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from coatcheck import outage
 from coatcheck.csrf.wsgi import CsrfMiddleware
 from coatcheck.errors import LoginRequired, MissingExtra, StoreUnavailable
+from coatcheck.guard import check_login
 from coatcheck.sessions import SyncSession, SyncSessions
 from coatcheck.wsgi import ENVIRON_KEY, SessionMiddleware, request_of
 
@@ -34,7 +35,6 @@ from coatcheck.integrations._pallets import (
     FlaskFace,
     Settings,
     View,
-    ViewGuard,
     add_headers,
     answer,
     give_templates_the_csrf_token,
@@ -84,7 +84,7 @@ def login_required(view: View) -> View:
 
     Stands above or below `@app.route`. All routes of the function are guarded.
     """
-    return guarded(view, ViewGuard(), session)
+    return guarded(view, None, session)
 
 
 def recent_login_required(within: timedelta) -> Callable[[View], View]:
@@ -95,7 +95,7 @@ def recent_login_required(within: timedelta) -> Callable[[View], View]:
     """
 
     def decorate(view: View) -> View:
-        return guarded(view, ViewGuard(within), session)
+        return guarded(view, within, session)
 
     return decorate
 
@@ -126,8 +126,8 @@ class _Interface(SessionInterface):
 
 def _check_marked_view() -> None:
     view = current_app.view_functions.get(request.endpoint or "")
-    for guard in guards_of(view):
-        guard.check(session)
+    for within in guards_of(view):
+        check_login(session, within)
 
 
 def _send_to_login(error: LoginRequired) -> Response:

@@ -13,13 +13,13 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any, Final, cast
 
-from coatcheck.asgi import ASGIApp, Message, Receive, Scope, Send, SessionMiddleware, request_of
+from coatcheck.asgi import POLICY_VIOLATION, ASGIApp, Message, Receive, Scope, Send, SessionMiddleware, request_of
 from coatcheck.csrf import Csrf
 from coatcheck.csrf.asgi import CsrfMiddleware
 from coatcheck.csrf.policy import wants_tokens
 from coatcheck.csrf.tokens import HiddenField, csrf_field, csrf_token
 from coatcheck.errors import ConfigurationError, LoginRequired, MissingExtra, StoreUnavailable, UnsupportedValue
-from coatcheck.guard import Guard, require_login, require_recent_login
+from coatcheck.guard import Guard, check_login
 from coatcheck.mounting import Load, is_eager
 from coatcheck.outage import Routes, WhileDown
 from coatcheck.session import Flash
@@ -39,7 +39,6 @@ try:
     from litestar.plugins.base import InitPluginProtocol, ReceiveRoutePlugin
     from litestar.routes import ASGIRoute, BaseRoute, HTTPRoute, WebSocketRoute
     from litestar.security.session_auth.middleware import MiddlewareWrapper as SessionAuthMiddlewares
-    from litestar.status_codes import WS_1008_POLICY_VIOLATION
     from litestar.template import TemplateEngineProtocol
     from litestar.types import Empty, HTTPScope
     from litestar.types import Scope as LitestarScope
@@ -228,13 +227,10 @@ class LoginGuard:
         """Raise LoginRequired for those who may not pass."""
         session = await get_session(connection, self.name)
         try:
-            if self.within is None:
-                require_login(session)
-            else:
-                require_recent_login(session, within=self.within)
+            check_login(session, self.within)
         except LoginRequired as error:
             if isinstance(connection, WebSocket):
-                raise WebSocketException(detail=str(error), code=WS_1008_POLICY_VIOLATION) from error
+                raise WebSocketException(detail=str(error), code=POLICY_VIOLATION) from error
             raise
 
 
