@@ -101,9 +101,8 @@ class SessionMiddleware:
         self._check_names(scope)
         cookies = [value for name, value in scope["headers"] if name == b"cookie"]
         # Not the scope, which is going to hold the session: what holds each other waits for the garbage collector.
-        session = self._sessions.begin(cookies, partial(_device, scope["headers"], scope.get("client")))
-        if not self._routes.are_all_refused:
-            session._work.may_go_on = self._routes.go_on(scope["path"])
+        device = partial(_device, scope["headers"], scope.get("client"))
+        session = self._sessions.begin(cookies, device, may_go_on=self._routes.go_on(scope["path"]))
         exchange = _Exchange(self._sessions, session, receive, send)
         try:
             if self._is_eager:
@@ -118,7 +117,7 @@ class SessionMiddleware:
             if outage_met is None:
                 raise
             self._outages.report(outage_met)
-            await _refuse(scope, send, self._sessions.lifecycle.cookie(session._work))
+            await _refuse(scope, send, self._sessions.cookie_of_failed(session))
         except BaseException:
             await exchange.failed()
             raise
@@ -126,8 +125,8 @@ class SessionMiddleware:
             outage_met = await exchange.finished(scope)
             if outage_met is not None:
                 self._outages.report(outage_met)
-            elif session._work.outage is not None:
-                self._outages.report(session._work.outage, "goes on without its session")
+            else:
+                self._outages.went_on(session._work.outage)
 
     def _check_names(self, scope: Scope) -> None:
         """Refuse two middlewares that would write to the same place, here or in the browser."""
@@ -163,13 +162,8 @@ class _Exchange:
         if message["type"] in _STARTS and not self.has_started:
             message = await self._start(message)
         elif self.has_started:
-            await self._save()
+            await self._sessions.save_rest(self._session)
         await self._send(message)
-
-    async def _save(self) -> None:
-        """Store what was changed after the headers left, which seldom is anything."""
-        if not self._session._work.settled:
-            await self._session.save()
 
     async def _start(self, message: Message) -> Message:
         """Store the session; give the message with what is due in its headers.
@@ -185,13 +179,8 @@ class _Exchange:
             self._store_error = error
             raise
         self.has_started = True
-        accessed, old_cookie = self._session.was_accessed, self._sessions.old_cookie(self._session)
-        if accessed or set_cookie is not None or old_cookie is not None:
-            headers = list(message.get("headers", ()))
-            for_now = self._session._work.outage is not None
-            BYTES.add(headers, accessed=accessed, set_cookie=set_cookie, old_cookie=old_cookie, for_now=for_now)
-            return {**message, "headers": headers}
-        return message
+        headers = self._sessions.headers(BYTES, message.get("headers", ()), self._session, set_cookie)
+        return message if headers is None else {**message, "headers": headers}
 
     def outage_behind(self, error: Exception) -> StoreUnavailable | None:
         """Give the error for which to answer by 503 when the application raises, if there is one.
@@ -215,10 +204,10 @@ class _Exchange:
     async def finished(self, scope: Scope) -> StoreUnavailable | None:
         """The application returned: store what it did last. Gives the error for which it was answered by 503."""
         if self.has_started:
-            await self._save()
+            await self._sessions.save_rest(self._session)
         elif self._store_error is not None:
             await self.failed()
-            await _refuse(scope, self._send, self._sessions.lifecycle.cookie(self._session._work))
+            await _refuse(scope, self._send, self._sessions.cookie_of_failed(self._session))
         else:  # no response, or a handshake that was refused without one: no cookie can be set
             await self._sessions.abandon(self._session)
         return None if self.has_started else self._store_error

@@ -1,8 +1,8 @@
 """What an application holds: `Sessions` for asyncio, `SyncSessions` for threads.
 
 Each joins the settings, the rules (`lifecycle`) and a store. An application uses one of them through a transport
-(`coatcheck.asgi`, `coatcheck.wsgi`), and by `open()` where there is no request. The methods `begin`, `conclude` and
-`abandon` are what transports are made of.
+(`coatcheck.asgi`, `coatcheck.wsgi`), and by `open()` where there is no request. Transports are made
+of `begin`, `conclude`, `headers`, `save_rest`, `abandon` and `cookie_of_failed`.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from coatcheck.devices import ClientAddress, Device
 from coatcheck.drivers import drive, drive_sync
 from coatcheck.errors import ConfigurationError, SessionNotFound, SessionNotLoaded, StoreError, StoreUnavailable
 from coatcheck.events import Event, Events, log, log_failure
+from coatcheck.headers import ResponseHeaders, Text
 from coatcheck.keeper import Steps
 from coatcheck.lifecycle import Lifecycle
 from coatcheck.loops import running_loop
@@ -259,33 +260,70 @@ class _Sessions(Generic[StoreT, SessionT]):
         self.lifecycle = Lifecycle(self.config, self._sources, tokens)
         self._cookies = CookieReader(self.config.cookie)
 
-    def begin(self, cookie_headers: Iterable[bytes], device: Callable[[], Device] | None = None) -> SessionT:
+    def begin(
+        self,
+        cookie_headers: Iterable[bytes],
+        device: Callable[[], Device] | None = None,
+        *,
+        may_go_on: bool = False,
+    ) -> SessionT:
         """Start a request's work on its session. No I/O: the session is loaded by `load()`, or by its first use.
 
         Args:
             cookie_headers: the values of all Cookie headers of the request.
             device: tells where the request comes from. Called at a login, and when a session of a user is adopted.
+            may_go_on: whether the request goes on as nobody's while the store is out of reach.
         """
         headers = [*cookie_headers]
         work = self.lifecycle.begin(self._cookies.find(headers))
         if self._sources and work.session_id is None:
             self.lifecycle.claim(work, headers)
         work.device = device
+        if may_go_on:
+            work.may_go_on = True
         return self._session(work)
 
-    def old_cookie(self, session: SessionT) -> str | None:
-        """Give the Set-Cookie value by which the response to an adopted session takes the old cookie away, if any.
+    def claim(self, token: str | New | None) -> SessionT:
+        """Start work on the session of a token, outside a request; on a new one for `NEW`, and for None. No I/O."""
+        tokens = [token.encode("utf-8", "replace")] if isinstance(token, str) else []
+        return self._session(self.lifecycle.begin(tokens))
 
-        To be asked after `conclude`, and sent beside what that gave.
+    def headers(
+        self,
+        kind: ResponseHeaders[Text],
+        headers: Iterable[tuple[Text, Text]],
+        session: SessionT,
+        set_cookie: str | None,
+    ) -> list[tuple[Text, Text]] | None:
+        """Give a response's headers with what its session makes due, or None where that is nothing.
+
+        Args:
+            kind: makes headers of this kind of text, see `coatcheck.headers`.
+            headers: the headers that the application gave.
+            session: the request's session, after `conclude`.
+            set_cookie: what `conclude` gave.
         """
+        work, old_cookie = session._work, self.old_cookie(session)
+        is_for_now = work.outage is not None
+        if not (work.accessed or is_for_now) and set_cookie is None and old_cookie is None:
+            return None
+        due = list(headers)
+        kind.add(due, accessed=work.accessed, set_cookie=set_cookie, old_cookie=old_cookie, for_now=is_for_now)
+        return due
+
+    def old_cookie(self, session: SessionT) -> str | None:
+        """Give the Set-Cookie value by which the response to an adopted session takes the old cookie away, if any."""
         claimed = session._work.claimed
         if claimed is None or not (claimed.is_spent and claimed.is_to_leave):
             return None
         return claimed.source.clear
 
-    def _claim(self, token: str | New | None) -> SessionT:
-        tokens = [token.encode("utf-8", "replace")] if isinstance(token, str) else []
-        return self._session(self.lifecycle.begin(tokens))
+    def cookie_of_failed(self, session: SessionT) -> str | None:
+        """Give the Set-Cookie value for the answer to a request that has failed, after `abandon`.
+
+        What was stored before may need a cookie all the same, and so may the session's end.
+        """
+        return self.lifecycle.cookie(session._work)
 
     def _rule_for(self, status: int) -> Rule:
         """Give the rule for what has to be stored before a response of this status leaves."""
@@ -358,7 +396,7 @@ class Sessions(_Sessions[AsyncStore, Session]):
             SessionNotFound: the token does not lead to a live session, or its session ended during the block, and
                 nothing of what the block changed was stored. Also for None, which is what a missing cookie gives.
         """
-        session = self._claim(token)
+        session = self.claim(token)
         await session.load()
         _check_found(session, token)
         try:
@@ -392,6 +430,11 @@ class Sessions(_Sessions[AsyncStore, Session]):
                 await drive(leftover, self.store)
             except StoreError as error:  # what the request is about is stored
                 log_leftover(error)
+
+    async def save_rest(self, session: Session) -> None:
+        """Store what was changed after `conclude`. Asked for with every message or chunk, and seldom anything."""
+        if not session._work.settled:
+            await session.save()
 
     async def abandon(self, session: Session) -> None:
         """Drop what has changed, because the request failed. Only `destroy()` holds."""
@@ -565,7 +608,7 @@ class SyncSessions(_Sessions[SyncStore, SyncSession]):
     @contextmanager
     def open(self, token: str | New | None = NEW) -> Iterator[SyncSession]:
         """See `Sessions.open`."""
-        session = self._claim(token)
+        session = self.claim(token)
         session.load()
         _check_found(session, token)
         try:
@@ -595,6 +638,11 @@ class SyncSessions(_Sessions[SyncStore, SyncSession]):
                 drive_sync(leftover, self.store)
             except StoreError as error:
                 log_leftover(error)
+
+    def save_rest(self, session: SyncSession) -> None:
+        """See `Sessions.save_rest`."""
+        if not session._work.settled:
+            session.save()
 
     def abandon(self, session: SyncSession) -> None:
         """See `Sessions.abandon`."""

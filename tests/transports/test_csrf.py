@@ -15,7 +15,7 @@ from coatcheck import CookieConfig, Sessions, SyncSessions
 from coatcheck.asgi import SessionMiddleware as ASGISessions
 from coatcheck.csrf import CsrfRefused, csrf_token
 from coatcheck.csrf.asgi import CsrfMiddleware as ASGICsrf
-from coatcheck.csrf.forms import SEARCHED_BYTES
+from coatcheck.csrf.policy import SEARCHED_BYTES
 from coatcheck.csrf.wsgi import CsrfMiddleware as WSGICsrf
 from coatcheck.errors import ConfigurationError
 from coatcheck.wsgi import ENVIRON_KEY

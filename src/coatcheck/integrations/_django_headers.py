@@ -5,15 +5,9 @@ from __future__ import annotations
 from http.cookies import Morsel
 from typing import Any
 
-from coatcheck.headers import TEXT
 
-
-def add_headers(
-    response: Any, *, accessed: bool, set_cookie: str | None, old_cookie: str | None = None, for_now: bool = False
-) -> None:
-    """Add to a response what is due. See `ResponseHeaders.add` for the arguments."""
-    headers: list[tuple[str, str]] = list(response.items())
-    TEXT.add(headers, accessed=accessed, set_cookie=set_cookie, old_cookie=old_cookie, for_now=for_now)
+def put_headers(response: Any, headers: list[tuple[str, str]]) -> None:
+    """Give a response these headers in the place of those that it has."""
     for name in [name for name, _ in response.items()]:
         del response[name]
     for name, value in headers:

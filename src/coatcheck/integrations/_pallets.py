@@ -16,14 +16,12 @@ from typing import Any, Final, Generic, TypeAlias, TypeVar, cast
 
 from flask.sansio.app import App
 from flask.sessions import SessionMixin
-from werkzeug.datastructures import Headers
 
 from coatcheck.config import MIN_SECRET_KEY_BYTES, CookieConfig
 from coatcheck.csrf import Csrf, csrf_field, csrf_token
 from coatcheck.csrf.policy import wants_tokens
 from coatcheck.errors import ConfigurationError
 from coatcheck.guard import Guard, check_login
-from coatcheck.headers import TEXT
 from coatcheck.outage import OutageLog
 from coatcheck.session import FLASH_KEY, BaseSession
 from coatcheck.sessions import Sessions, SyncSessions
@@ -364,14 +362,6 @@ class FlaskFace(BaseSession, SessionMixin):
     @staticmethod
     def _flasks_flashes(waiting: list[list[str]]) -> list[tuple[str, str]]:
         return [(category, message) for message, category in waiting]
-
-
-def add_headers(headers: Headers, session: BaseSession, set_cookie: str | None, old_cookie: str | None) -> None:
-    """Add to a response's headers what the session makes due, where no middleware does."""
-    pairs = list(headers)
-    TEXT.add(pairs, accessed=session.was_accessed, set_cookie=set_cookie, old_cookie=old_cookie)
-    headers.clear()
-    headers.extend(pairs)
 
 
 # --- guards -----------------------------------------------------------------------------------------------------------

@@ -184,8 +184,7 @@ class _Transport:
         except BaseException as error:
             await exchange.failed(error)
             raise
-        if exchange.session._work.outage is not None:
-            self._outages.report(exchange.session._work.outage, "goes on without its session")
+        self._outages.went_on(exchange.session._work.outage)
         if isinstance(answer, web.HTTPException):
             try:
                 raise answer
@@ -218,9 +217,8 @@ class _Transport:
         # aiohttp decodes headers as UTF-8 with surrogates for what is none.
         cookies = [value.encode("utf-8", "surrogateescape") for value in request.headers.getall("Cookie", ())]
         # Not the request, which is going to hold the session.
-        session = self._sessions.begin(cookies, partial(Device, request.headers.get("User-Agent"), request.remote))
-        if not self._routes.are_all_refused:
-            session._work.may_go_on = self._routes.go_on(request.path)
+        device = partial(Device, request.headers.get("User-Agent"), request.remote)
+        session = self._sessions.begin(cookies, device, may_go_on=self._routes.go_on(request.path))
         exchange = held[self._name] = _Exchange(self._sessions, session)
         return exchange
 
@@ -253,8 +251,7 @@ class _Exchange:
     async def finish(self, answer: object) -> None:
         """The handler is done: store what it changed, while another answer can still be given if that fails."""
         if self.has_started:
-            if not self.session._work.settled:
-                await self.session.save()
+            await self._sessions.save_rest(self.session)
         elif isinstance(answer, web.StreamResponse):
             await self._conclude(answer.status)
         else:
@@ -268,16 +265,8 @@ class _Exchange:
             await self._conclude(response.status)  # the handler sends this response itself
         self.has_started = True
         self._is_websocket = isinstance(response, web.WebSocketResponse)
-        old_cookie = self._sessions.old_cookie(self.session)
-        if self.session.was_accessed or self._set_cookie is not None or old_cookie is not None:
-            headers: list[tuple[str, str]] = [*response.headers.items()]
-            TEXT.add(
-                headers,
-                accessed=self.session.was_accessed,
-                set_cookie=self._set_cookie,
-                old_cookie=old_cookie,
-                for_now=self.session._work.outage is not None,
-            )
+        headers = self._sessions.headers(TEXT, response.headers.items(), self.session, self._set_cookie)
+        if headers is not None:
             response.headers.clear()
             response.headers.extend(headers)
 
@@ -290,8 +279,7 @@ class _Exchange:
                 await self._sessions.abandon(self.session)
         except StoreUnavailable as loss:  # must not take the place of what the handler raised
             outage.log_loss(loss)
-        # What was stored before may need a cookie all the same, and so may the end of the session.
-        self._set_cookie = self._sessions.lifecycle.cookie(self.session._work)
+        self._set_cookie = self._sessions.cookie_of_failed(self.session)
         self._is_concluded = True
 
     async def _conclude(self, status: int) -> None:

@@ -28,7 +28,8 @@ from django.utils import timezone
 from coatcheck import outage
 from coatcheck.devices import Device
 from coatcheck.errors import StoreUnavailable
-from coatcheck.integrations._django_headers import add_headers
+from coatcheck.headers import TEXT
+from coatcheck.integrations._django_headers import put_headers
 from coatcheck.integrations._django_login import SharedLogin, shared_login
 from coatcheck.integrations._django_settings import async_sessions, configuration, sessions
 from coatcheck.sessions import Session, SyncSession
@@ -56,7 +57,7 @@ class SessionStore(SessionBase):
     # --- whose data it is -------------------------------------------------------------------------------------
 
     def _set_key(self, session_key: str | None) -> None:
-        claimed = sessions()._claim(session_key if isinstance(session_key, str) else None)
+        claimed = sessions().claim(session_key if isinstance(session_key, str) else None)
         self._take(claimed, session_key)
 
     def _take(self, core: SyncSession, session_key: str | None = None, native: Session | None = None) -> None:
@@ -160,7 +161,7 @@ class SessionStore(SessionBase):
         """Tell whether a key leads to a live session."""
         if not session_key:
             return False
-        claimed = sessions()._claim(session_key)
+        claimed = sessions().claim(session_key)
         with self._noting_outages():
             claimed.load()
         return claimed._work.standing is Standing.STORED
@@ -251,7 +252,7 @@ class SessionStore(SessionBase):
 
     def _ended(self, session_key: str | None) -> SyncSession:
         """Mark a session to be ended."""
-        ended = self._core if session_key is None else sessions()._claim(session_key)
+        ended = self._core if session_key is None else sessions().claim(session_key)
         ended.destroy()
         return ended
 
@@ -419,8 +420,8 @@ class SessionMiddleware(DjangosMiddleware):
         return HttpResponse(status=503) if isinstance(exception, StoreUnavailable) else None
 
     def _call(self, request: Any) -> Any:
-        core = sessions().begin(*_claim_of(request))
-        store = self._store(request, core)
+        core = sessions().begin(*_claim_of(request), may_go_on=self._routes.go_on(request.path))
+        store = self._store(core)
         try:
             store._open()
             request.session = store
@@ -430,12 +431,12 @@ class SessionMiddleware(DjangosMiddleware):
         except BaseException as error:  # noqa: BLE001 (it is raised again)
             self._tidy(partial(sessions().abandon, core))
             return self._refused(core, error)
-        self._answered(store, response, set_cookie, sessions().old_cookie(core))
+        self._answered(store, response, set_cookie)
         return response
 
     async def __acall__(self, request: Any) -> Any:
-        native = async_sessions().begin(*_claim_of(request))
-        store = self._store(request, SyncSession(sessions(), native._work), native)
+        native = async_sessions().begin(*_claim_of(request), may_go_on=self._routes.go_on(request.path))
+        store = self._store(SyncSession(sessions(), native._work), native)
         try:
             await store._aopen()
             request.session = store
@@ -445,22 +446,21 @@ class SessionMiddleware(DjangosMiddleware):
         except BaseException as error:  # noqa: BLE001 (it is raised again)
             await self._atidy(async_sessions().abandon(native))
             return self._refused(store._core, error)
-        self._answered(store, response, set_cookie, async_sessions().old_cookie(native))
+        self._answered(store, response, set_cookie)
         return response
 
-    def _store(self, request: Any, core: SyncSession, native: Session | None = None) -> SessionStore:
-        core._work.may_go_on = self._routes.go_on(request.path)
+    def _store(self, core: SyncSession, native: Session | None = None) -> SessionStore:
         store: SessionStore = self.SessionStore()
         store._take(core, None, native)
         return store
 
-    def _answered(self, store: SessionStore, response: Any, set_cookie: str | None, old_cookie: str | None) -> None:
+    def _answered(self, store: SessionStore, response: Any, set_cookie: str | None) -> None:
         """Send with the response what is due, and see to what its body may yet change."""
-        met = store._work.outage
-        if met is not None:
-            self._outages.report(met, "goes on without its session")
-        accessed = store.accessed or store._work.accessed
-        add_headers(response, accessed=accessed, set_cookie=set_cookie, old_cookie=old_cookie, for_now=met is not None)
+        self._outages.went_on(store._work.outage)
+        store._work.accessed = store._work.accessed or store.accessed
+        headers = sessions().headers(TEXT, response.items(), store._core, set_cookie)
+        if headers is not None:
+            put_headers(response, headers)
         if response.streaming and not isinstance(response, FileResponse):  # a file uses no session
             streamed = _astreamed if response.is_async else _streamed
             response.streaming_content = streamed(store, response.streaming_content)
@@ -470,9 +470,10 @@ class SessionMiddleware(DjangosMiddleware):
         if not isinstance(error, StoreUnavailable):
             raise error
         self._outages.report(error)
-        response = HttpResponse(outage.BODY, status=503, headers=dict(outage.HEADERS))
-        # What was stored before may need a cookie all the same.
-        add_headers(response, accessed=False, set_cookie=core._lifecycle.cookie(core._work))
+        headers = list(outage.HEADERS)
+        TEXT.add(headers, accessed=False, set_cookie=sessions().cookie_of_failed(core))
+        response = HttpResponse(outage.BODY, status=503)
+        put_headers(response, headers)
         return response
 
     def _tidy(self, abandon: Callable[[], None]) -> None:

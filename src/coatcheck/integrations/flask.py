@@ -19,6 +19,7 @@ from coatcheck import outage
 from coatcheck.csrf.wsgi import CsrfMiddleware
 from coatcheck.errors import LoginRequired, MissingExtra, StoreUnavailable
 from coatcheck.guard import check_login
+from coatcheck.headers import TEXT
 from coatcheck.sessions import SyncSession, SyncSessions
 from coatcheck.wsgi import ENVIRON_KEY, SessionMiddleware, request_of
 
@@ -26,6 +27,7 @@ try:
     import flask
     from flask import Flask, Response, current_app, request, url_for
     from flask.sessions import SessionInterface, SessionMixin
+    from werkzeug.datastructures import Headers
 except ImportError as error:
     feature = "coatcheck.integrations.flask"
     raise MissingExtra(feature, "flask") from error
@@ -35,7 +37,6 @@ from coatcheck.integrations._pallets import (
     FlaskFace,
     Settings,
     View,
-    add_headers,
     answer,
     give_templates_the_csrf_token,
     guarded,
@@ -121,7 +122,9 @@ class _Interface(SessionInterface):
         if not isinstance(session, FlaskSession) or not session.is_own:
             return
         set_cookie = self._sessions.conclude(session, response.status_code)
-        add_headers(response.headers, session, set_cookie, self._sessions.old_cookie(session))
+        headers = self._sessions.headers(TEXT, response.headers, session, set_cookie)
+        if headers is not None:
+            response.headers = Headers(headers)
 
 
 def _check_marked_view() -> None:

@@ -21,12 +21,14 @@ from coatcheck.asgi import POLICY_VIOLATION, SCOPE_KEY, TRY_AGAIN_LATER, Session
 from coatcheck.csrf.asgi import CsrfMiddleware
 from coatcheck.errors import LoginRequired, MissingExtra, StoreUnavailable
 from coatcheck.guard import check_login
+from coatcheck.headers import TEXT
 from coatcheck.sessions import Session, Sessions
 
 try:
     import quart
     from quart import Quart, Response, current_app, has_websocket_context, request, url_for, websocket
     from quart.sessions import SessionInterface, SessionMixin
+    from werkzeug.datastructures import Headers
 except ImportError as error:
     feature = "coatcheck.integrations.quart"
     raise MissingExtra(feature, "quart") from error
@@ -36,7 +38,6 @@ from coatcheck.integrations._pallets import (
     FlaskFace,
     Settings,
     View,
-    add_headers,
     answer,
     give_templates_the_csrf_token,
     guarded,
@@ -133,7 +134,9 @@ class _Interface(SessionInterface):
             await session.save()
             return
         set_cookie = await self._sessions.conclude(session, response.status_code)
-        add_headers(response.headers, session, set_cookie, self._sessions.old_cookie(session))
+        headers = self._sessions.headers(TEXT, response.headers, session, set_cookie)
+        if headers is not None:
+            response.headers = Headers(headers)
 
 
 async def _check_marked_view() -> None:
