@@ -35,7 +35,6 @@ except ImportError as error:
 from coatcheck.integrations._pallets import (
     Extension,
     FlaskFace,
-    Settings,
     View,
     answer,
     give_templates_the_csrf_token,
@@ -43,6 +42,7 @@ from coatcheck.integrations._pallets import (
     guards_of,
     installed_in,
 )
+from coatcheck.integrations._pallets_settings import Settings
 
 if TYPE_CHECKING:
     from flask.wrappers import Request

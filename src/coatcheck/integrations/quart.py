@@ -36,7 +36,6 @@ except ImportError as error:
 from coatcheck.integrations._pallets import (
     Extension,
     FlaskFace,
-    Settings,
     View,
     answer,
     give_templates_the_csrf_token,
@@ -44,6 +43,7 @@ from coatcheck.integrations._pallets import (
     guards_of,
     installed_in,
 )
+from coatcheck.integrations._pallets_settings import Settings
 
 if TYPE_CHECKING:
     from quart.wrappers import BaseRequestWebsocket
