@@ -323,8 +323,9 @@ class WorkingCopy:
     def terms_changed(self) -> bool:
         """Whether it is to last differently from what is stored."""
         record = self.record
-        remember, limits = (None, None) if record is None else (record.remember, record.limits)
-        return self.remember is not remember or self.limits is not limits
+        if record is None:
+            return self.remember is not None or self.limits is not None
+        return self.remember is not record.remember or self.limits is not record.limits
 
     def _hold(self, revision: bytes, record: Record) -> None:
         self.standing = Standing.STORED
