@@ -18,7 +18,7 @@ from coatcheck.guard import Guard, Refusal, Request
 from coatcheck.headers import BYTES
 from coatcheck.mounting import Load, claim_cookie, is_eager
 from coatcheck.outage import WhileDown
-from coatcheck.sessions import Session, Sessions
+from coatcheck.sessions import FIRST_ERROR_STATUS, Session, Sessions
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Message: TypeAlias = MutableMapping[str, Any]
@@ -171,7 +171,7 @@ class _Exchange:
         Another one, because a cache further in, as Litestar has, may keep the first: it must not hold a cookie.
         """
         status = message.get("status", _SWITCHING_PROTOCOLS)
-        if self._store_error is not None and status < 500:  # noqa: PLR2004
+        if self._store_error is not None and status < FIRST_ERROR_STATUS:
             raise self._store_error  # the application went on after the error; its answer may not be true
         try:
             set_cookie = await self._sessions.conclude(self._session, status)
@@ -193,13 +193,7 @@ class _Exchange:
 
     async def failed(self) -> None:
         """The application raised: nothing is stored, unless it is a WebSocket whose client has just gone."""
-        try:
-            if self.is_disconnected:
-                await self._session.save()
-            else:
-                await self._sessions.abandon(self._session)
-        except StoreUnavailable as error:  # must not take the place of what the application raised
-            outage.log_loss(error)
+        await self._sessions.give_up(self._session, keep_changes=self.is_disconnected)
 
     async def finished(self, scope: Scope) -> StoreUnavailable | None:
         """The application returned: store what it did last. Gives the error for which it was answered by 503."""

@@ -2,7 +2,7 @@
 
 Each joins the settings, the rules (`lifecycle`) and a store. An application uses one of them through a transport
 (`coatcheck.asgi`, `coatcheck.wsgi`), and by `open()` where there is no request. Transports are made
-of `begin`, `conclude`, `headers`, `save_rest`, `abandon` and `cookie_of_failed`.
+of `begin`, `conclude`, `headers`, `save_rest`, `give_up` and `cookie_of_failed`.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from coatcheck.headers import ResponseHeaders, Text
 from coatcheck.keeper import Steps
 from coatcheck.lifecycle import Lifecycle
 from coatcheck.loops import running_loop
+from coatcheck.outage import log_loss
 from coatcheck.session import BaseSession
 from coatcheck.session_info import SessionInfo
 from coatcheck.stores.protocol import AsyncFeed, AsyncStore, HasTokens, SyncAnnouncer, SyncStore
@@ -43,7 +44,8 @@ T = TypeVar("T")
 StoreT = TypeVar("StoreT", AsyncStore, SyncStore)
 SessionT = TypeVar("SessionT", bound=BaseSession)
 
-_FIRST_ERROR_STATUS = 500
+FIRST_ERROR_STATUS: Final = 500
+"""A response of this status or more stores nothing."""
 
 
 class New(Enum):
@@ -319,7 +321,7 @@ class _Sessions(Generic[StoreT, SessionT]):
         return claimed.source.clear
 
     def cookie_of_failed(self, session: SessionT) -> str | None:
-        """Give the Set-Cookie value for the answer to a request that has failed, after `abandon`.
+        """Give the Set-Cookie value for the answer to a request that has failed, after `give_up`.
 
         What was stored before may need a cookie all the same, and so may the session's end.
         """
@@ -327,7 +329,7 @@ class _Sessions(Generic[StoreT, SessionT]):
 
     def _rule_for(self, status: int) -> Rule:
         """Give the rule for what has to be stored before a response of this status leaves."""
-        return self._steps_to_abandon if status >= _FIRST_ERROR_STATUS else self.lifecycle.conclude
+        return self._steps_to_abandon if status >= FIRST_ERROR_STATUS else self.lifecycle.conclude
 
     def _sealed(self, work: WorkingCopy) -> str | None:
         """Take note that the headers leave; give the Set-Cookie value for them."""
@@ -439,6 +441,18 @@ class Sessions(_Sessions[AsyncStore, Session]):
     async def abandon(self, session: Session) -> None:
         """Drop what has changed, because the request failed. Only `destroy()` holds."""
         await self.one_at_a_time(session._work, self._steps_to_abandon)
+
+    async def give_up(self, session: Session, *, keep_changes: bool = False) -> None:
+        """Do as `abandon` for an application that has raised: a store that fails then is logged, not raised.
+
+        Args:
+            session: the request's session.
+            keep_changes: store what was changed all the same: it is a WebSocket whose client has just gone.
+        """
+        try:
+            await (session.save() if keep_changes else self.abandon(session))
+        except StoreUnavailable as error:  # must not take the place of what the application raised
+            log_loss(error)
 
     async def one_at_a_time(self, work: WorkingCopy, rule: Rule) -> None:
         """Carry out a rule while no other task of this process does so with the same session.
@@ -647,6 +661,13 @@ class SyncSessions(_Sessions[SyncStore, SyncSession]):
     def abandon(self, session: SyncSession) -> None:
         """See `Sessions.abandon`."""
         self.one_at_a_time(session._work, self._steps_to_abandon)
+
+    def give_up(self, session: SyncSession) -> None:
+        """See `Sessions.give_up`."""
+        try:
+            self.abandon(session)
+        except StoreUnavailable as error:
+            log_loss(error)
 
     def one_at_a_time(self, work: WorkingCopy, rule: Rule) -> None:
         """See `Sessions.one_at_a_time`; here for threads."""

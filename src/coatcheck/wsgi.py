@@ -235,10 +235,7 @@ class _Response:
 
     def failed(self) -> None:
         """Drop what was changed, because the application failed."""
-        try:
-            self._sessions.abandon(self._session)
-        except StoreUnavailable as error:  # must not take the place of what the application raised
-            outage.log_loss(error)
+        self._sessions.give_up(self._session)
 
     def finish(self, *, failed: bool) -> None:
         """Store what was changed while the body was sent."""

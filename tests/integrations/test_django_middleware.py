@@ -371,6 +371,16 @@ def test_a_path_may_go_on_without_its_session(store: SyncFailingStore) -> None:
         assert client.get("/who").json()["user"] == "alice"
 
 
+def test_why_a_body_failed_is_not_hidden_by_a_store_that_fails_too(store: SyncFailingStore) -> None:
+    with with_store(store):
+        client = Client()
+        client.get("/put?a=1")
+        chunks = iter(client.get("/stream_and_fail"))
+        assert next(chunks) == b"first"
+        with store.failing(), pytest.raises(ValueError, match="the body fails"):
+            next(chunks)
+
+
 # --- async --------------------------------------------------------------------------------------------------------
 
 

@@ -23,7 +23,7 @@ from coatcheck.guard import Guard, Refusal, Request, check_login
 from coatcheck.headers import TEXT
 from coatcheck.mounting import Load, claim_cookie, is_eager
 from coatcheck.outage import WhileDown
-from coatcheck.sessions import Session, Sessions
+from coatcheck.sessions import FIRST_ERROR_STATUS, Session, Sessions
 
 try:
     from aiohttp import web
@@ -272,18 +272,13 @@ class _Exchange:
 
     async def failed(self, error: BaseException | None) -> None:
         """The handler raised: nothing is stored, unless it is a WebSocket whose client has just gone."""
-        try:
-            if self._is_websocket and isinstance(error, ConnectionResetError):
-                await self.session.save()
-            else:
-                await self._sessions.abandon(self.session)
-        except StoreUnavailable as loss:  # must not take the place of what the handler raised
-            outage.log_loss(loss)
+        is_gone = self._is_websocket and isinstance(error, ConnectionResetError)
+        await self._sessions.give_up(self.session, keep_changes=is_gone)
         self._set_cookie = self._sessions.cookie_of_failed(self.session)
         self._is_concluded = True
 
     async def _conclude(self, status: int) -> None:
-        if self._store_error is not None and status < 500:  # noqa: PLR2004
+        if self._store_error is not None and status < FIRST_ERROR_STATUS:
             raise self._store_error  # the handler went on after the error; its answer may not be true
         try:
             self._set_cookie = await self._sessions.conclude(self.session, status)

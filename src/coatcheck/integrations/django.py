@@ -10,9 +10,9 @@ settings in `_django_settings`; nothing is decided about sessions.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
-from typing import Any, Final
+from typing import Any
 
 from asgiref.sync import sync_to_async
 from django.conf import settings
@@ -28,12 +28,10 @@ from coatcheck.integrations._django_engine import SessionStore
 from coatcheck.integrations._django_headers import put_headers
 from coatcheck.integrations._django_login import SharedLogin
 from coatcheck.integrations._django_settings import async_sessions, configuration, sessions
-from coatcheck.sessions import Session, SyncSession
+from coatcheck.sessions import FIRST_ERROR_STATUS, Session, SyncSession
 from coatcheck.working_copy import Standing
 
 __all__ = ["SessionMiddleware", "SessionStore", "SharedLogin", "async_sessions", "sessions"]
-
-_FIRST_ERROR_STATUS: Final = 500
 
 
 class SessionMiddleware(DjangosMiddleware):
@@ -78,7 +76,7 @@ class SessionMiddleware(DjangosMiddleware):
             _prepare(store, response)
             set_cookie = sessions().conclude(core, response.status_code)
         except BaseException as error:  # noqa: BLE001 (it is raised again)
-            self._tidy(partial(sessions().abandon, core))
+            sessions().give_up(core)
             return self._refused(core, error)
         self._answered(store, response, set_cookie)
         return response
@@ -93,7 +91,7 @@ class SessionMiddleware(DjangosMiddleware):
             _prepare(store, response)
             set_cookie = await async_sessions().conclude(native, response.status_code)
         except BaseException as error:  # noqa: BLE001 (it is raised again)
-            await self._atidy(async_sessions().abandon(native))
+            await async_sessions().give_up(native)
             return self._refused(store._core, error)
         self._answered(store, response, set_cookie)
         return response
@@ -125,18 +123,6 @@ class SessionMiddleware(DjangosMiddleware):
         put_headers(response, headers)
         return response
 
-    def _tidy(self, abandon: Callable[[], None]) -> None:
-        try:
-            abandon()
-        except StoreUnavailable as error:  # must not take the place of what was raised
-            outage.log_loss(error)
-
-    async def _atidy(self, abandoning: Awaitable[None]) -> None:
-        try:
-            await abandoning
-        except StoreUnavailable as error:
-            outage.log_loss(error)
-
 
 def _claim_of(request: Any) -> tuple[list[bytes], Callable[[], Device]]:
     """Give what a request says of its session: cookies, and where it comes from."""
@@ -147,7 +133,7 @@ def _claim_of(request: Any) -> tuple[list[bytes], Callable[[], Device]]:
 
 def _prepare(store: SessionStore, response: Any) -> None:
     """Before the commit for a response."""
-    if response.status_code >= _FIRST_ERROR_STATUS:
+    if response.status_code >= FIRST_ERROR_STATUS:
         if store._outage is not None:
             raise store._outage  # Django has made 500 of it
         return
@@ -166,7 +152,7 @@ def _streamed(store: SessionStore, content: Iterator[bytes]) -> Iterator[bytes]:
         _save_rest(store)
         raise
     except BaseException:
-        sessions().abandon(store._core)
+        sessions().give_up(store._core)
         raise
     _save_rest(store)
 
@@ -181,9 +167,9 @@ async def _astreamed(store: SessionStore, content: AsyncIterator[bytes]) -> Asyn
     """See `_streamed`."""
     native = store._native
     if native is None:  # an async body in a sync server
-        save, abandon = sync_to_async(store._core.save), sync_to_async(partial(sessions().abandon, store._core))
+        save, give_up = sync_to_async(store._core.save), sync_to_async(partial(sessions().give_up, store._core))
     else:
-        save, abandon = native.save, partial(async_sessions().abandon, native)
+        save, give_up = native.save, partial(async_sessions().give_up, native)
     try:
         async for chunk in content:
             if not store._work.settled:
@@ -191,7 +177,7 @@ async def _astreamed(store: SessionStore, content: AsyncIterator[bytes]) -> Asyn
                 await save()
             yield chunk
     except BaseException:
-        await abandon()
+        await give_up()
         raise
     if not store._work.settled:
         store._prepare()

@@ -12,7 +12,6 @@ Example:
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -166,8 +165,8 @@ async def _refuse(error: StoreUnavailable) -> Response | None:
     installed = installed_in(current_app)
     installed.outages.report(error)
     if has_websocket_context():
-        with suppress(StoreUnavailable):  # or the changes that failed would be tried again before the close leaves
-            await installed.sessions.abandon(session)
+        # Or the changes that failed would be tried again before the close leaves.
+        await installed.sessions.give_up(session)
         await websocket.close(TRY_AGAIN_LATER, "Try again later")
         return None
     return Response(outage.BODY, 503, dict(outage.HEADERS))
