@@ -1,8 +1,8 @@
 """What an application holds: `Sessions` for asyncio, `SyncSessions` for threads.
 
-Each joins the settings, the rules (`lifecycle`) and a store. An application uses one of them through a transport
-(`coatcheck.asgi`, `coatcheck.wsgi`), and by `open()` where there is no request. Transports are made
-of `begin`, `conclude`, `headers`, `save_rest`, `give_up` and `cookie_of_failed`.
+Each joins the settings, the rules (`lifecycle`, and `administration` for what no request does) and a store. An
+application uses one of them through a transport (`coatcheck.asgi`, `coatcheck.wsgi`), and by `open()` where there is no
+request. Transports are made of `begin`, `conclude`, `headers`, `save_rest`, `give_up` and `cookie_of_failed`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from enum import Enum
 from typing import Any, ClassVar, Final, Generic, TypeAlias, TypeVar, cast
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
+from coatcheck.administration import Administration
 from coatcheck.adopters import Adopter, AsyncOldRecords, Claimed
 from coatcheck.adoption import log_leftover, sources_of
 from coatcheck.config import CookieConfig, SessionConfig, WhenFull
@@ -260,6 +261,7 @@ class _Sessions(Generic[StoreT, SessionT]):
         self.store: StoreT = self._store(store)
         tokens = self.store.tokens(self.config) if isinstance(self.store, HasTokens) else None
         self.lifecycle = Lifecycle(self.config, self._sources, tokens)
+        self.administration = Administration(self.lifecycle.keeper, self.lifecycle.users)
         self._cookies = CookieReader(self.config.cookie)
 
     def begin(
@@ -521,7 +523,7 @@ class Sessions(_Sessions[AsyncStore, Session]):
                 self._watches.pop(loop, None)
 
     async def _look(self, watched: list[Watched]) -> None:
-        await self.run(self.lifecycle.look(watched))
+        await self.run(self.administration.look(watched))
 
     # --- users ------------------------------------------------------------------------------------------------
 
@@ -532,7 +534,7 @@ class Sessions(_Sessions[AsyncStore, Session]):
             user_id: whose.
             current: the session that asks, to be marked in the list.
         """
-        return await self.run(self.lifecycle.sessions_of(user_id, handle_of(current)))
+        return await self.run(self.administration.sessions_of(user_id, handle_of(current)))
 
     async def revoke(self, handle: str, *, user_id: str | None = None) -> bool:
         """End one session, by its handle. False when there is none.
@@ -541,7 +543,7 @@ class Sessions(_Sessions[AsyncStore, Session]):
             handle: the session's handle.
             user_id: end it only if it is this user's. For handles that come from a user's own list of devices.
         """
-        event = await self.run(self.lifecycle.revoke(check_handle(handle), user_id))
+        event = await self.run(self.administration.revoke(check_handle(handle), user_id))
         await self._tell_all([] if event is None else [event])
         return event is not None
 
@@ -555,14 +557,14 @@ class Sessions(_Sessions[AsyncStore, Session]):
         Returns:
             How many sessions were found and ended.
         """
-        events = await self.run(self.lifecycle.revoke_user(user_id, handle_of(keep)))
+        events = await self.run(self.administration.revoke_user(user_id, handle_of(keep)))
         await self._tell_all(events)
         await self._announce(epoch_key(user_tag(user_id)))  # also for sessions that no list knows
         return len(events)
 
     async def revoke_all(self) -> int:
         """End every session of everybody. For administration: the cost grows with the number of sessions."""
-        events = await self.run(self.lifecycle.revoke_all())
+        events = await self.run(self.administration.revoke_all())
         await self._tell_all(events)
         return len(events)
 
@@ -577,14 +579,14 @@ class Sessions(_Sessions[AsyncStore, Session]):
         """Give every live session, about `page_size` at a time. One that is renewed meanwhile may come twice."""
         cursor, is_last = "", False
         while not is_last:
-            page, cursor = await self.run(self.lifecycle.page(cursor, page_size))
+            page, cursor = await self.run(self.administration.page(cursor, page_size))
             is_last = not cursor
             for info in page:
                 yield info
 
     async def export_user(self, user_id: str) -> list[dict[str, Any]]:
         """Give all that is kept in a user's sessions (GDPR, article 15: right of access)."""
-        return await self.run(self.lifecycle.export(user_id))
+        return await self.run(self.administration.export(user_id))
 
     async def erase_user(self, user_id: str) -> int:
         """End and delete every session of a user (GDPR, article 17). A hash and a number are left for a while."""
@@ -718,24 +720,24 @@ class SyncSessions(_Sessions[SyncStore, SyncSession]):
 
     def for_user(self, user_id: str, current: BaseSession | None = None) -> list[SessionInfo]:
         """See `Sessions.for_user`."""
-        return self.run(self.lifecycle.sessions_of(user_id, handle_of(current)))
+        return self.run(self.administration.sessions_of(user_id, handle_of(current)))
 
     def revoke(self, handle: str, *, user_id: str | None = None) -> bool:
         """See `Sessions.revoke`."""
-        event = self.run(self.lifecycle.revoke(check_handle(handle), user_id))
+        event = self.run(self.administration.revoke(check_handle(handle), user_id))
         self._tell_all([] if event is None else [event])
         return event is not None
 
     def revoke_user(self, user_id: str, keep: BaseSession | str | None = None) -> int:
         """See `Sessions.revoke_user`."""
-        events = self.run(self.lifecycle.revoke_user(user_id, handle_of(keep)))
+        events = self.run(self.administration.revoke_user(user_id, handle_of(keep)))
         self._tell_all(events)
         self._announce(epoch_key(user_tag(user_id)))
         return len(events)
 
     def revoke_all(self) -> int:
         """See `Sessions.revoke_all`."""
-        events = self.run(self.lifecycle.revoke_all())
+        events = self.run(self.administration.revoke_all())
         self._tell_all(events)
         return len(events)
 
@@ -747,13 +749,13 @@ class SyncSessions(_Sessions[SyncStore, SyncSession]):
         """See `Sessions.iterate`."""
         cursor, is_last = "", False
         while not is_last:
-            page, cursor = self.run(self.lifecycle.page(cursor, page_size))
+            page, cursor = self.run(self.administration.page(cursor, page_size))
             is_last = not cursor
             yield from page
 
     def export_user(self, user_id: str) -> list[dict[str, Any]]:
         """See `Sessions.export_user`."""
-        return self.run(self.lifecycle.export(user_id))
+        return self.run(self.administration.export(user_id))
 
     def erase_user(self, user_id: str) -> int:
         """See `Sessions.erase_user`."""
