@@ -20,6 +20,7 @@ from msgspec.structs import replace
 from coatcheck import record as records
 from coatcheck.adopters import Claimed, Source
 from coatcheck.adoption import Adoption, Heir, longest_lifetime
+from coatcheck.changes import NO_CHANGES, Patch, apply
 from coatcheck.config import SessionConfig
 from coatcheck.cookie import CookieWriter
 from coatcheck.devices import ClientAddress, Device, remembered
@@ -30,7 +31,7 @@ from coatcheck.operations import Delete, Load, Pause, Touch
 from coatcheck.record import AnyRecord, Login, Moved, Record, Values
 from coatcheck.token import Tokens, TokenSigner, VerifiedToken
 from coatcheck.users import Users, check_user_id, epoch_key, is_of_epoch, tag_of
-from coatcheck.working_copy import CLAIMED, NO_CHANGES, Patch, Standing, WorkingCopy, apply
+from coatcheck.working_copy import CLAIMED, Standing, WorkingCopy
 
 _SKEW_MS: Final = 60_000
 _MAX_ATTEMPTS: Final = 3
