@@ -307,7 +307,8 @@ class _Sessions(Generic[StoreT, SessionT]):
             session: the request's session, after `conclude`.
             set_cookie: what `conclude` gave.
         """
-        work, old_cookie = session._work, self.old_cookie(session)
+        work = session._work
+        old_cookie = None if work.claimed is None else self.old_cookie(session)
         is_for_now = work.outage is not None
         if not (work.accessed or is_for_now) and set_cookie is None and old_cookie is None:
             return None
