@@ -30,7 +30,7 @@ try:
     from aiohttp.http import StreamWriter
     from aiohttp.typedefs import Handler
 except ImportError as error:
-    _feature = "Sessions for aiohttp"
+    _feature = "The adapter to aiohttp"
     raise MissingExtra(_feature, "aiohttp") from error
 
 P = ParamSpec("P")

@@ -14,22 +14,27 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
 from typing import Any
 
-from asgiref.sync import sync_to_async
-from django.conf import settings
-from django.contrib.sessions.middleware import SessionMiddleware as DjangosMiddleware
-from django.core.exceptions import ImproperlyConfigured
-from django.http import FileResponse, HttpResponse
-
 from coatcheck import outage
 from coatcheck.devices import Device
-from coatcheck.errors import StoreUnavailable
+from coatcheck.errors import MissingExtra, StoreUnavailable
 from coatcheck.headers import TEXT
+from coatcheck.sessions import FIRST_ERROR_STATUS, Session, SyncSession
+from coatcheck.working_copy import Standing
+
+try:
+    from asgiref.sync import sync_to_async
+    from django.conf import settings
+    from django.contrib.sessions.middleware import SessionMiddleware as DjangosMiddleware
+    from django.core.exceptions import ImproperlyConfigured
+    from django.http import FileResponse, HttpResponse
+except ImportError as error:
+    _feature = "The adapter to Django"
+    raise MissingExtra(_feature, "django") from error
+
 from coatcheck.integrations._django_engine import SessionStore
 from coatcheck.integrations._django_headers import put_headers
 from coatcheck.integrations._django_login import SharedLogin
 from coatcheck.integrations._django_settings import async_sessions, configuration, sessions
-from coatcheck.sessions import FIRST_ERROR_STATUS, Session, SyncSession
-from coatcheck.working_copy import Standing
 
 __all__ = ["SessionMiddleware", "SessionStore", "SharedLogin", "async_sessions", "sessions"]
 

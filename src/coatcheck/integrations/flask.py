@@ -29,8 +29,8 @@ try:
     from flask.sessions import SessionInterface, SessionMixin
     from werkzeug.datastructures import Headers
 except ImportError as error:
-    feature = "coatcheck.integrations.flask"
-    raise MissingExtra(feature, "flask") from error
+    _feature = "The adapter to Flask"
+    raise MissingExtra(_feature, "flask") from error
 
 from coatcheck.integrations._pallets import (
     Extension,

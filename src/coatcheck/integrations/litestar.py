@@ -44,7 +44,7 @@ try:
     from litestar.types import Scope as LitestarScope
     from litestar.utils.scope.state import ScopeState
 except ImportError as error:
-    _feature = "Sessions for Litestar"
+    _feature = "The adapter to Litestar"
     raise MissingExtra(_feature, "litestar") from error
 
 Connection = ASGIConnection[Any, Any, Any, Any]

@@ -29,8 +29,8 @@ try:
     from quart.sessions import SessionInterface, SessionMixin
     from werkzeug.datastructures import Headers
 except ImportError as error:
-    feature = "coatcheck.integrations.quart"
-    raise MissingExtra(feature, "quart") from error
+    _feature = "The adapter to Quart"
+    raise MissingExtra(_feature, "quart") from error
 
 from coatcheck.integrations._pallets import (
     Extension,
