@@ -1,76 +1,65 @@
-"""Login, a guarded page, devices and logout with Starlette, in one file. `python examples/starlette_app.py` runs it."""
+"""Login, guarded pages, devices and logout with Starlette, in one file. `python examples/starlette_app.py` runs it."""
 
 from __future__ import annotations
 
 import os
 import secrets
 import sys
-from hmac import compare_digest
 
 import uvicorn
 from starlette.applications import Starlette
-from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import JSONResponse, RedirectResponse, Response
-from starlette.routing import Mount, Route
+from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.routing import Route
 
-from coatcheck import CookieConfig, Session, Sessions
-from coatcheck.asgi import SessionMiddleware, require_login
+from coatcheck import CookieConfig, Sessions
+from coatcheck.csrf import csrf_field
 from coatcheck.guard import safe_next
-
-PASSWORDS = {"alice": "wonderland"}  # a real application keeps hashes, of a password-hashing function
+from coatcheck.integrations.starlette import add_sessions, require_login, session_of
+from pages import THEMES, check_password, render
 
 sessions = Sessions(
     os.environ.get("STORE", "sqlite:///example.sqlite3"),
     secret_keys=[os.environ.get("SECRET_KEY") or secrets.token_urlsafe(32)],  # without one, a restart logs people out
-    cookie=CookieConfig(secure=False),  # for http on this machine only
-    max_sessions_per_user=5,
+    cookie=CookieConfig(secure=os.environ.get("COOKIE_SECURE") == "1"),  # plain http is for this machine only
+    max_sessions_per_user=10,
 )
 
 
-def session_of(request: Request) -> Session:
-    """Give the request's session, with its type."""
-    session: Session = request.scope["session"]
-    return session
+def page(request: Request, name: str, status: int = 200, **context: object) -> Response:
+    """Show a page, of which the browser keeps nothing: after the logout, its back button shows nothing private."""
+    session = session_of(request)
+    html = render(
+        name,
+        user=session.user_id,
+        csrf=csrf_field(session),
+        messages=[flash.message for flash in session.flashes()],
+        theme=session.get("theme", "system"),
+        **context,
+    )
+    return HTMLResponse(html, status, headers={"cache-control": "no-store"})
+
+
+async def home(request: Request) -> Response:
+    """Say who it is."""
+    return page(request, "home")
+
+
+async def login_form(request: Request) -> Response:
+    """Ask who it is."""
+    return page(request, "login", error=None, next=safe_next(request.query_params.get("next"), "/profile"))
 
 
 async def login(request: Request) -> Response:
-    """Log in, and go where the visitor wanted to go."""
+    """Log in, and go to where the visitor wanted to go."""
     form = await request.form()
-    name, password = str(form.get("username")), str(form.get("password"))
-    if not compare_digest(password.encode(), PASSWORDS.get(name, secrets.token_urlsafe()).encode()):
-        return JSONResponse({"error": "wrong_credentials"}, 401)
-    session = session_of(request)
-    session.login(name)
-    session.flash("Welcome back.")
-    return RedirectResponse(safe_next(request.query_params.get("next"), "/account/"), 303)
-
-
-async def account(request: Request) -> Response:
-    """Show who it is. Only for those who are logged in, see `routes`."""
-    session = session_of(request)
-    session.increment("visits")
-    await session.save()
-    messages = [flash.message for flash in session.flashes()]
-    return JSONResponse({"user": session.user_id, "visits": session.get("visits", 0), "messages": messages})
-
-
-async def devices(request: Request) -> Response:
-    """List every session of this user."""
-    session = session_of(request)
-    found = await sessions.for_user(str(session.user_id), current=session)
-    return JSONResponse(
-        [
-            {"handle": info.handle, "device": info.user_agent, "seen": str(info.last_seen_at), "this": info.is_current}
-            for info in found
-        ]
-    )
-
-
-async def sign_out_others(request: Request) -> Response:
-    """End every other session of this user."""
-    session = session_of(request)
-    return JSONResponse({"ended": await sessions.revoke_user(str(session.user_id), keep=session)})
+    username, password = str(form.get("username", "")), str(form.get("password", ""))
+    following = safe_next(str(form.get("next", "")), "/profile")
+    if not check_password(username, password):
+        error = "This name and password do not belong together."
+        return page(request, "login", 401, error=error, next=following)
+    session_of(request).login(username)
+    return RedirectResponse(following, 303)
 
 
 async def logout(request: Request) -> Response:
@@ -79,28 +68,69 @@ async def logout(request: Request) -> Response:
     return RedirectResponse("/", 303)
 
 
-async def index(request: Request) -> Response:
-    """Say who it is, or nobody."""
-    return JSONResponse({"user": session_of(request).user_id})
+@require_login
+async def profile(request: Request) -> Response:
+    """Count the visits."""
+    session = session_of(request)
+    session.increment("visits")
+    await session.save()  # now it is the true number, whatever other requests have counted meanwhile
+    return page(request, "profile", visits=session.get("visits", 0))
 
 
-private = Starlette(
-    routes=[
-        Route("/", account),
-        Route("/devices", devices),
-        Route("/sign-out-others", sign_out_others, methods=["POST"]),
-    ]
-)
+@require_login
+async def settings_form(request: Request) -> Response:
+    """Show what can be chosen."""
+    return page(request, "settings")
+
+
+@require_login
+async def settings(request: Request) -> Response:
+    """Keep what was chosen."""
+    session, theme = session_of(request), (await request.form()).get("theme")
+    if theme in THEMES:
+        session["theme"] = theme
+        session.flash("Saved.")
+    return RedirectResponse("/settings", 303)
+
+
+@require_login
+async def devices(request: Request) -> Response:
+    """List the user's sessions."""
+    session = session_of(request)
+    return page(request, "devices", devices=await sessions.for_user(str(session.user_id), current=session))
+
+
+@require_login
+async def revoke(request: Request) -> Response:
+    """End one of the user's own sessions."""
+    handle = (await request.form()).get("handle", "")
+    await sessions.revoke(str(handle), user_id=session_of(request).user_id)
+    return RedirectResponse("/devices", 303)
+
+
+@require_login
+async def revoke_others(request: Request) -> Response:
+    """End every session of the user but this one."""
+    session = session_of(request)
+    await sessions.revoke_user(str(session.user_id), keep=session)
+    return RedirectResponse("/devices", 303)
+
 
 app = Starlette(
     routes=[
-        Route("/", index),
+        Route("/", home),
+        Route("/login", login_form),
         Route("/login", login, methods=["POST"]),
         Route("/logout", logout, methods=["POST"]),
-        Mount("/account", require_login(private, login_path="/login")),
-    ],
-    middleware=[Middleware(SessionMiddleware, sessions=sessions)],
+        Route("/profile", profile),
+        Route("/settings", settings_form),
+        Route("/settings", settings, methods=["POST"]),
+        Route("/devices", devices),
+        Route("/devices/revoke", revoke, methods=["POST"]),
+        Route("/devices/revoke-others", revoke_others, methods=["POST"]),
+    ]
 )
+add_sessions(app, sessions, login_path="/login", csrf=True)
 
 if __name__ == "__main__":
     uvicorn.run(app, host="127.0.0.1", port=int(sys.argv[1]) if len(sys.argv) > 1 else 8000)

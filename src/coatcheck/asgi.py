@@ -18,7 +18,7 @@ from coatcheck.guard import Guard, Refusal, Request
 from coatcheck.headers import BYTES
 from coatcheck.mounting import Load, claim_cookie, is_eager
 from coatcheck.outage import WhileDown
-from coatcheck.sessions import Session, Sessions
+from coatcheck.sessions import FIRST_ERROR_STATUS, Session, Sessions
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Message: TypeAlias = MutableMapping[str, Any]
@@ -30,13 +30,17 @@ ASGIApp: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 WHOLE_PATH: Final = "coatcheck.path"
 """The scope's key for the path that was asked for, where a router has left only the rest of it in `path`."""
 
+SCOPE_KEY: Final = "session"
+"""Where the middleware puts the session, unless it is given another key."""
+
+POLICY_VIOLATION: Final = 1008
+TRY_AGAIN_LATER: Final = 1013
+"""WebSocket close codes (RFC 6455, section 7.4.1, and IANA's registry)."""
+
 _HTTP_START: Final = "http.response.start"
 # Messages whose headers can carry a cookie; the WebSocket ones are for accepted and for denied handshakes.
 _STARTS: Final = frozenset({_HTTP_START, "websocket.accept", "websocket.http.response.start"})
 _SWITCHING_PROTOCOLS: Final = 101
-_POLICY_VIOLATION: Final = 1008
-_TRY_AGAIN_LATER: Final = 1013
-"""WebSocket close code (IANA registry, RFC 6455 section 11.7)."""
 
 
 class SessionMiddleware:
@@ -66,7 +70,7 @@ class SessionMiddleware:
         app: ASGIApp,
         sessions: Sessions,
         *,
-        name: str = "session",
+        name: str = SCOPE_KEY,
         load: Load = "eager",
         while_down: WhileDown | Mapping[str, WhileDown] = "refuse",
     ) -> None:
@@ -100,9 +104,8 @@ class SessionMiddleware:
         self._check_names(scope)
         cookies = [value for name, value in scope["headers"] if name == b"cookie"]
         # Not the scope, which is going to hold the session: what holds each other waits for the garbage collector.
-        session = self._sessions.begin(cookies, partial(_device, scope["headers"], scope.get("client")))
-        if not self._routes.are_all_refused:
-            session._work.may_go_on = self._routes.go_on(path_of(scope))
+        device = partial(_device, scope["headers"], scope.get("client"))
+        session = self._sessions.begin(cookies, device, may_go_on=self._routes.go_on(path_of(scope)))
         exchange = _Exchange(self._sessions, session, receive, send)
         try:
             if self._is_eager:
@@ -117,7 +120,7 @@ class SessionMiddleware:
             if outage_met is None:
                 raise
             self._outages.report(outage_met)
-            await _refuse(scope, send, self._sessions.lifecycle.cookie(session._work))
+            await _refuse(scope, send, self._sessions.cookie_of_failed(session))
         except BaseException:
             await exchange.failed()
             raise
@@ -125,8 +128,8 @@ class SessionMiddleware:
             outage_met = await exchange.finished(scope)
             if outage_met is not None:
                 self._outages.report(outage_met)
-            elif session._work.outage is not None:
-                self._outages.report(session._work.outage, "goes on without its session")
+            else:
+                self._outages.went_on(session._work.outage)
 
     def _check_names(self, scope: Scope) -> None:
         """Refuse two middlewares that would write to the same place, here or in the browser."""
@@ -162,13 +165,8 @@ class _Exchange:
         if message["type"] in _STARTS and not self.has_started:
             message = await self._start(message)
         elif self.has_started:
-            await self._save()
+            await self._sessions.save_rest(self._session)
         await self._send(message)
-
-    async def _save(self) -> None:
-        """Store what was changed after the headers left, which seldom is anything."""
-        if not self._session._work.settled:
-            await self._session.save()
 
     async def _start(self, message: Message) -> Message:
         """Store the session; give the message with what is due in its headers.
@@ -176,7 +174,7 @@ class _Exchange:
         Another one, because a cache further in, as Litestar has, may keep the first: it must not hold a cookie.
         """
         status = message.get("status", _SWITCHING_PROTOCOLS)
-        if self._store_error is not None and status < 500:  # noqa: PLR2004
+        if self._store_error is not None and status < FIRST_ERROR_STATUS:
             raise self._store_error  # the application went on after the error; its answer may not be true
         try:
             set_cookie = await self._sessions.conclude(self._session, status)
@@ -184,13 +182,8 @@ class _Exchange:
             self._store_error = error
             raise
         self.has_started = True
-        accessed, old_cookie = self._session.was_accessed, self._sessions.old_cookie(self._session)
-        if accessed or set_cookie is not None or old_cookie is not None:
-            headers = list(message.get("headers", ()))
-            for_now = self._session._work.outage is not None
-            BYTES.add(headers, accessed=accessed, set_cookie=set_cookie, old_cookie=old_cookie, for_now=for_now)
-            return {**message, "headers": headers}
-        return message
+        headers = self._sessions.headers(BYTES, message.get("headers", ()), self._session, set_cookie)
+        return message if headers is None else {**message, "headers": headers}
 
     def outage_behind(self, error: Exception) -> StoreUnavailable | None:
         """Give the error for which to answer by 503 when the application raises, if there is one.
@@ -203,28 +196,22 @@ class _Exchange:
 
     async def failed(self) -> None:
         """The application raised: nothing is stored, unless it is a WebSocket whose client has just gone."""
-        try:
-            if self.is_disconnected:
-                await self._session.save()
-            else:
-                await self._sessions.abandon(self._session)
-        except StoreUnavailable as error:  # must not take the place of what the application raised
-            outage.log_loss(error)
+        await self._sessions.give_up(self._session, keep_changes=self.is_disconnected)
 
     async def finished(self, scope: Scope) -> StoreUnavailable | None:
         """The application returned: store what it did last. Gives the error for which it was answered by 503."""
         if self.has_started:
-            await self._save()
+            await self._sessions.save_rest(self._session)
         elif self._store_error is not None:
             await self.failed()
-            await _refuse(scope, self._send, self._sessions.lifecycle.cookie(self._session._work))
+            await _refuse(scope, self._send, self._sessions.cookie_of_failed(self._session))
         else:  # no response, or a handshake that was refused without one: no cookie can be set
             await self._sessions.abandon(self._session)
         return None if self.has_started else self._store_error
 
 
 def require_login(
-    app: ASGIApp, *, login_path: str = "/login", within: timedelta | None = None, name: str = "session"
+    app: ASGIApp, *, login_path: str = "/login", within: timedelta | None = None, name: str = SCOPE_KEY
 ) -> ASGIApp:
     """Let only those who are logged in reach an application. Goes inside `SessionMiddleware`.
 
@@ -260,7 +247,7 @@ def require_login(
 async def send_refusal(scope: Scope, send: Send, refusal: Refusal, reason: str = "") -> None:
     """Answer a request that may not pass. A WebSocket's handshake is refused; `reason` is for those who log it."""
     if scope["type"] == "websocket":
-        await send({"type": "websocket.close", "code": _POLICY_VIOLATION, "reason": reason})
+        await send({"type": "websocket.close", "code": POLICY_VIOLATION, "reason": reason})
         return
     headers = [(key.encode("ascii"), value.encode("ascii")) for key, value in refusal.headers]
     await send({"type": _HTTP_START, "status": refusal.status, "headers": headers})
@@ -300,7 +287,7 @@ def _device(headers: Headers, client: Sequence[Any] | None) -> Device:
 async def _refuse(scope: Scope, send: Send, set_cookie: str | None) -> None:
     """Answer that the store can't be reached. What was stored before that may need a cookie all the same."""
     if scope["type"] == "websocket" and "websocket.http.response" not in scope.get("extensions", {}):
-        await send({"type": "websocket.close", "code": _TRY_AGAIN_LATER, "reason": "Try again later"})
+        await send({"type": "websocket.close", "code": TRY_AGAIN_LATER, "reason": "Try again later"})
         return
     prefix = "http" if scope["type"] == "http" else "websocket.http"
     headers = [(name.encode("ascii"), value.encode("ascii")) for name, value in outage.HEADERS]

@@ -55,6 +55,11 @@ def require_recent_login(session: BaseSession, *, within: timedelta) -> str:
     return user_id
 
 
+def check_login(session: BaseSession, within: timedelta | None) -> str:
+    """Do as `require_login`, or with a time as `require_recent_login`: what every guard comes down to."""
+    return require_login(session) if within is None else require_recent_login(session, within=within)
+
+
 def safe_next(target: str | None, default: str = "/") -> str:
     """Give `target` if it is a path of this site, else `default`.
 
@@ -100,10 +105,7 @@ class Guard:
     def refusal(self, session: BaseSession, request: Request) -> Refusal | None:
         """Give the answer to a request that may not pass, or None for one that may."""
         try:
-            if self.within is None:
-                require_login(session)
-            else:
-                require_recent_login(session, within=self.within)
+            check_login(session, self.within)
         except LoginRequired as error:
             return self.answer(error, request)
         return None

@@ -13,15 +13,14 @@ have in common with those of `users` is in `keeper`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
-from typing import Any, Final, cast
+from typing import Final, cast
 
 from msgspec.structs import replace
 
 from coatcheck import record as records
-from coatcheck import values
 from coatcheck.adopters import Claimed, Source
 from coatcheck.adoption import Adoption, Heir, longest_lifetime
+from coatcheck.changes import NO_CHANGES, Patch, apply
 from coatcheck.config import SessionConfig
 from coatcheck.cookie import CookieWriter
 from coatcheck.devices import ClientAddress, Device, remembered
@@ -30,15 +29,12 @@ from coatcheck.events import Event
 from coatcheck.keeper import MAX_CONFLICTS, MOVED_MS, Found, Keeper, Steps, fetch, too_many_conflicts
 from coatcheck.operations import Delete, Load, Pause, Touch
 from coatcheck.record import AnyRecord, Login, Moved, Record, Values
-from coatcheck.session_info import SessionInfo, moment
 from coatcheck.token import Tokens, TokenSigner, VerifiedToken
-from coatcheck.users import Users, Watched, check_user_id, epoch_key, is_of_epoch, tag_of
-from coatcheck.working_copy import CLAIMED, NO_CHANGES, Patch, Standing, WorkingCopy, apply
+from coatcheck.users import Users, check_user_id, epoch_key, is_of_epoch, tag_of
+from coatcheck.working_copy import CLAIMED, Standing, WorkingCopy
 
 _SKEW_MS: Final = 60_000
 _MAX_ATTEMPTS: Final = 3
-_MAX_PASSES: Final = 10
-_PAGE: Final = 100
 
 _MAX_COOKIES: Final = 8
 """Cookies of our name in one request beyond which none is looked at."""
@@ -602,106 +598,6 @@ class Lifecycle:
     def is_persistent(self, work: WorkingCopy) -> bool:
         """Tell whether the session's cookie outlives the browser."""
         return self._persistent if work.remember is None else work.remember
-
-    def revoke(self, store_key: str, owner: str | None = None) -> Steps[Event | None]:
-        """End a session by its handle, wherever it is, also one that is about to be stored.
-
-        With `owner`, only if it is that user's.
-        """
-        if owner is not None and not (yield from self.users.has(owner, store_key)):
-            return None
-        ended = yield from self.keeper.end(store_key, is_pending=True)
-        if ended is None:
-            return None
-        if ended.user_id is not None:
-            yield from self.users.leave(ended.user_id, [store_key])
-        return Event("revoked", store_key, ended.user_id)
-
-    def revoke_user(self, user_id: str, keep: str | None) -> Steps[list[Event]]:
-        """End every session of a user, but the one to keep."""
-        ended = yield from self.users.end_all(check_user_id(user_id), keep)
-        return [Event("revoked", store_key, user_id) for store_key in ended]
-
-    def look(self, watched: Sequence[Watched]) -> Steps[None]:
-        """See which sessions that somebody waits for are alive, and where they are now."""
-        for start in range(0, len(watched), _PAGE):
-            chunk = watched[start : start + _PAGE]
-            tags = list({each.user_tag for each in chunk if each.user_tag})
-            loaded = yield from fetch(*(each.store_key for each in chunk), *map(epoch_key, tags))
-            epochs = {tag: self.users.epoch_in(tag, data) for tag, data in zip(tags, loaded[len(chunk) :], strict=True)}
-            for each, data in zip(chunk, loaded[: len(chunk)], strict=True):
-                yield from self._look_at(each, data, epochs.get(each.user_tag, 0))
-
-    def _look_at(self, watched: Watched, data: bytes | None, epoch: int) -> Steps[None]:
-        try:
-            _, record = self.keeper.current(watched.store_key, data)
-        except (UndecodableRecord, ForeignRecord):
-            return  # it can't be told; a request with the session's cookie reports it
-        while isinstance(record, Moved) and record.grace_until_ms:
-            watched.store_key = record.successor
-            (_, record), _ = yield from self.keeper.find(watched.store_key)
-        if not isinstance(record, Record) or not is_of_epoch(record, epoch):
-            watched.tell()
-
-    def revoke_all(self) -> Steps[list[Event]]:
-        """End every session of everybody.
-
-        A session that is renewed while the store is gone through may escape into a page already seen, so it is gone
-        through until nothing is found that is older than the beginning.
-        """
-        began_ms = self.keeper.now_ms()
-        events: list[Event] = []
-        for _ in range(_MAX_PASSES):
-            before = len(events)
-            cursor, is_last = "", False
-            while not is_last:
-                found, cursor = yield from self.users.page(cursor, _PAGE)
-                is_last = not cursor
-                for store_key, (record, _) in found.items():
-                    event = (yield from self.revoke(store_key)) if record.created_at_ms <= began_ms else None
-                    if event is not None:
-                        events.append(event)
-            if len(events) == before:
-                break
-        return events
-
-    def info(self, store_key: str, record: Record, left_ms: int, current: str | None) -> SessionInfo:
-        """Describe a session for a list."""
-        expires_at_ms = self.keeper.now_ms() + left_ms
-        login = record.login
-        return SessionInfo(
-            handle=store_key,
-            user_id=record.user_id,
-            created_at=moment(record.created_at_ms),
-            authenticated_at=None if login is None else login.authenticated_at,
-            # Use sets the time to live to the idle timeout, so what is left of it tells when that was.
-            last_seen_at=moment(max(record.updated_at_ms, expires_at_ms - self.keeper.idle_ms_of(record.limits))),
-            expires_at=moment(expires_at_ms),
-            user_agent=None if login is None else login.user_agent,
-            client_address=None if login is None else login.client_address,
-            is_current=store_key == current,
-        )
-
-    def sessions_of(self, user_id: str, current: str | None) -> Steps[list[SessionInfo]]:
-        """Describe a user's live sessions, oldest first."""
-        found = yield from self.users.sessions(check_user_id(user_id))
-        return [self.info(key, record, left_ms, current) for key, (record, left_ms) in found.items()]
-
-    def page(self, cursor: str, size: int) -> Steps[tuple[list[SessionInfo], str]]:
-        """Describe some of all sessions; give the cursor of the next page, "" at the end."""
-        found, cursor = yield from self.users.page(cursor, size)
-        return [self.info(key, record, left_ms, None) for key, (record, left_ms) in found.items()], cursor
-
-    def export(self, user_id: str) -> Steps[list[dict[str, Any]]]:
-        """Give all that is kept of a user's sessions, decoded."""
-        found = yield from self.users.sessions(check_user_id(user_id))
-        return [
-            {
-                **asdict(self.info(key, record, left_ms, None)),
-                "values": {name: values.decode(name, encoded) for name, encoded in record.values.items()},
-            }
-            for key, (record, left_ms) in found.items()
-        ]
 
     # --- the client -------------------------------------------------------------------------------------------
 

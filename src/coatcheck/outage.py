@@ -45,10 +45,12 @@ class Routes:
                 msg = f"while_down: expected 'refuse', 'continue' or {{'/path': one of these}}, got {path!r}: {rule!r}"
                 raise ConfigurationError(msg)
         self._rules = sorted(rules.items(), key=lambda each: len(each[0]), reverse=True)
-        self.are_all_refused = "continue" not in rules.values()
+        self._are_all_refused = "continue" not in rules.values()
 
     def go_on(self, path: str) -> bool:
         """Tell whether a request for this path goes on."""
+        if self._are_all_refused:
+            return False
         for start, rule in self._rules:
             if is_below(path, start):
                 return rule == "continue"
@@ -76,6 +78,11 @@ class OutageLog:
         more = f" ({self._unsaid} more since the last line)" if self._unsaid else ""
         logger.error(self._message, outcome, error, more)
         self._next_line_at, self._unsaid = now + _LOG_EVERY_S, 0
+
+    def went_on(self, error: StoreUnavailable | None) -> None:
+        """Log why a request went on without its session, if it did: `outage` of its working copy."""
+        if error is not None:
+            self.report(error, "goes on without its session")
 
 
 _LOSSES: Final = OutageLog("A request %s, and the store could not end its session or keep its last changes: %s")

@@ -12,11 +12,12 @@ from functools import partial
 from typing import Any, Final, NamedTuple, Self, TypeVar
 
 from coatcheck import values
+from coatcheck.changes import NOTHING, InapplicableError
 from coatcheck.errors import UnsupportedValue
 from coatcheck.lifecycle import Lifecycle
 from coatcheck.record import Limits
 from coatcheck.session_info import moment
-from coatcheck.working_copy import NOTHING, InapplicableError, Standing, WorkingCopy
+from coatcheck.working_copy import Standing, WorkingCopy
 
 Number = TypeVar("Number", int, float, Decimal)
 

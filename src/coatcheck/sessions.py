@@ -1,8 +1,8 @@
 """What an application holds: `Sessions` for asyncio, `SyncSessions` for threads.
 
-Each joins the settings, the rules (`lifecycle`) and a store. An application uses one of them through a transport
-(`coatcheck.asgi`, `coatcheck.wsgi`), and by `open()` where there is no request. The methods `begin`, `conclude` and
-`abandon` are what transports are made of.
+Each joins the settings, the rules (`lifecycle`, and `administration` for what no request does) and a store. An
+application uses one of them through a transport (`coatcheck.asgi`, `coatcheck.wsgi`), and by `open()` where there is no
+request. Transports are made of `begin`, `conclude`, `headers`, `save_rest`, `give_up` and `cookie_of_failed`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from enum import Enum
 from typing import Any, ClassVar, Final, Generic, TypeAlias, TypeVar, cast
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
+from coatcheck.administration import Administration
 from coatcheck.adopters import Adopter, AsyncOldRecords, Claimed
 from coatcheck.adoption import log_leftover, sources_of
 from coatcheck.config import CookieConfig, SessionConfig, WhenFull
@@ -26,9 +27,11 @@ from coatcheck.devices import ClientAddress, Device
 from coatcheck.drivers import drive, drive_sync
 from coatcheck.errors import ConfigurationError, SessionNotFound, SessionNotLoaded, StoreError, StoreUnavailable
 from coatcheck.events import Event, Events, log, log_failure
+from coatcheck.headers import ResponseHeaders, Text
 from coatcheck.keeper import Steps
 from coatcheck.lifecycle import Lifecycle
 from coatcheck.loops import running_loop
+from coatcheck.outage import log_loss
 from coatcheck.session import BaseSession
 from coatcheck.session_info import SessionInfo
 from coatcheck.stores.protocol import AsyncFeed, AsyncStore, HasTokens, SyncAnnouncer, SyncStore
@@ -42,7 +45,8 @@ T = TypeVar("T")
 StoreT = TypeVar("StoreT", AsyncStore, SyncStore)
 SessionT = TypeVar("SessionT", bound=BaseSession)
 
-_FIRST_ERROR_STATUS = 500
+FIRST_ERROR_STATUS: Final = 500
+"""A response of this status or more stores nothing."""
 
 
 class New(Enum):
@@ -257,39 +261,78 @@ class _Sessions(Generic[StoreT, SessionT]):
         self.store: StoreT = self._store(store)
         tokens = self.store.tokens(self.config) if isinstance(self.store, HasTokens) else None
         self.lifecycle = Lifecycle(self.config, self._sources, tokens)
+        self.administration = Administration(self.lifecycle.keeper, self.lifecycle.users)
         self._cookies = CookieReader(self.config.cookie)
 
-    def begin(self, cookie_headers: Iterable[bytes], device: Callable[[], Device] | None = None) -> SessionT:
+    def begin(
+        self,
+        cookie_headers: Iterable[bytes],
+        device: Callable[[], Device] | None = None,
+        *,
+        may_go_on: bool = False,
+    ) -> SessionT:
         """Start a request's work on its session. No I/O: the session is loaded by `load()`, or by its first use.
 
         Args:
             cookie_headers: the values of all Cookie headers of the request.
             device: tells where the request comes from. Called at a login, and when a session of a user is adopted.
+            may_go_on: whether the request goes on as nobody's while the store is out of reach.
         """
         headers = [*cookie_headers]
         work = self.lifecycle.begin(self._cookies.find(headers))
         if self._sources and work.session_id is None:
             self.lifecycle.claim(work, headers)
         work.device = device
+        if may_go_on:
+            work.may_go_on = True
         return self._session(work)
 
-    def old_cookie(self, session: SessionT) -> str | None:
-        """Give the Set-Cookie value by which the response to an adopted session takes the old cookie away, if any.
+    def claim(self, token: str | New | None) -> SessionT:
+        """Start work on the session of a token, outside a request; on a new one for `NEW`, and for None. No I/O."""
+        tokens = [token.encode("utf-8", "replace")] if isinstance(token, str) else []
+        return self._session(self.lifecycle.begin(tokens))
 
-        To be asked after `conclude`, and sent beside what that gave.
+    def headers(
+        self,
+        kind: ResponseHeaders[Text],
+        headers: Iterable[tuple[Text, Text]],
+        session: SessionT,
+        set_cookie: str | None,
+    ) -> list[tuple[Text, Text]] | None:
+        """Give a response's headers with what its session makes due, or None where that is nothing.
+
+        Args:
+            kind: makes headers of this kind of text, see `coatcheck.headers`.
+            headers: the headers that the application gave.
+            session: the request's session, after `conclude`.
+            set_cookie: what `conclude` gave.
         """
+        work = session._work
+        old_cookie = None if work.claimed is None else self.old_cookie(session)
+        is_for_now = work.outage is not None
+        if not (work.accessed or is_for_now) and set_cookie is None and old_cookie is None:
+            return None
+        due = list(headers)
+        kind.add(due, accessed=work.accessed, set_cookie=set_cookie, old_cookie=old_cookie, for_now=is_for_now)
+        return due
+
+    def old_cookie(self, session: SessionT) -> str | None:
+        """Give the Set-Cookie value by which the response to an adopted session takes the old cookie away, if any."""
         claimed = session._work.claimed
         if claimed is None or not (claimed.is_spent and claimed.is_to_leave):
             return None
         return claimed.source.clear
 
-    def _claim(self, token: str | New | None) -> SessionT:
-        tokens = [token.encode("utf-8", "replace")] if isinstance(token, str) else []
-        return self._session(self.lifecycle.begin(tokens))
+    def cookie_of_failed(self, session: SessionT) -> str | None:
+        """Give the Set-Cookie value for the answer to a request that has failed, after `give_up`.
+
+        What was stored before may need a cookie all the same, and so may the session's end.
+        """
+        return self.lifecycle.cookie(session._work)
 
     def _rule_for(self, status: int) -> Rule:
         """Give the rule for what has to be stored before a response of this status leaves."""
-        return self._steps_to_abandon if status >= _FIRST_ERROR_STATUS else self.lifecycle.conclude
+        return self._steps_to_abandon if status >= FIRST_ERROR_STATUS else self.lifecycle.conclude
 
     def _sealed(self, work: WorkingCopy) -> str | None:
         """Take note that the headers leave; give the Set-Cookie value for them."""
@@ -358,7 +401,7 @@ class Sessions(_Sessions[AsyncStore, Session]):
             SessionNotFound: the token does not lead to a live session, or its session ended during the block, and
                 nothing of what the block changed was stored. Also for None, which is what a missing cookie gives.
         """
-        session = self._claim(token)
+        session = self.claim(token)
         await session.load()
         _check_found(session, token)
         try:
@@ -393,9 +436,26 @@ class Sessions(_Sessions[AsyncStore, Session]):
             except StoreError as error:  # what the request is about is stored
                 log_leftover(error)
 
+    async def save_rest(self, session: Session) -> None:
+        """Store what was changed after `conclude`. Asked for with every message or chunk, and seldom anything."""
+        if not session._work.settled:
+            await session.save()
+
     async def abandon(self, session: Session) -> None:
         """Drop what has changed, because the request failed. Only `destroy()` holds."""
         await self.one_at_a_time(session._work, self._steps_to_abandon)
+
+    async def give_up(self, session: Session, *, keep_changes: bool = False) -> None:
+        """Do as `abandon` for an application that has raised: a store that fails then is logged, not raised.
+
+        Args:
+            session: the request's session.
+            keep_changes: store what was changed all the same: it is a WebSocket whose client has just gone.
+        """
+        try:
+            await (session.save() if keep_changes else self.abandon(session))
+        except StoreUnavailable as error:  # must not take the place of what the application raised
+            log_loss(error)
 
     async def one_at_a_time(self, work: WorkingCopy, rule: Rule) -> None:
         """Carry out a rule while no other task of this process does so with the same session.
@@ -464,7 +524,7 @@ class Sessions(_Sessions[AsyncStore, Session]):
                 self._watches.pop(loop, None)
 
     async def _look(self, watched: list[Watched]) -> None:
-        await self.run(self.lifecycle.look(watched))
+        await self.run(self.administration.look(watched))
 
     # --- users ------------------------------------------------------------------------------------------------
 
@@ -475,7 +535,7 @@ class Sessions(_Sessions[AsyncStore, Session]):
             user_id: whose.
             current: the session that asks, to be marked in the list.
         """
-        return await self.run(self.lifecycle.sessions_of(user_id, handle_of(current)))
+        return await self.run(self.administration.sessions_of(user_id, handle_of(current)))
 
     async def revoke(self, handle: str, *, user_id: str | None = None) -> bool:
         """End one session, by its handle. False when there is none.
@@ -484,7 +544,7 @@ class Sessions(_Sessions[AsyncStore, Session]):
             handle: the session's handle.
             user_id: end it only if it is this user's. For handles that come from a user's own list of devices.
         """
-        event = await self.run(self.lifecycle.revoke(check_handle(handle), user_id))
+        event = await self.run(self.administration.revoke(check_handle(handle), user_id))
         await self._tell_all([] if event is None else [event])
         return event is not None
 
@@ -498,14 +558,14 @@ class Sessions(_Sessions[AsyncStore, Session]):
         Returns:
             How many sessions were found and ended.
         """
-        events = await self.run(self.lifecycle.revoke_user(user_id, handle_of(keep)))
+        events = await self.run(self.administration.revoke_user(user_id, handle_of(keep)))
         await self._tell_all(events)
         await self._announce(epoch_key(user_tag(user_id)))  # also for sessions that no list knows
         return len(events)
 
     async def revoke_all(self) -> int:
         """End every session of everybody. For administration: the cost grows with the number of sessions."""
-        events = await self.run(self.lifecycle.revoke_all())
+        events = await self.run(self.administration.revoke_all())
         await self._tell_all(events)
         return len(events)
 
@@ -520,14 +580,14 @@ class Sessions(_Sessions[AsyncStore, Session]):
         """Give every live session, about `page_size` at a time. One that is renewed meanwhile may come twice."""
         cursor, is_last = "", False
         while not is_last:
-            page, cursor = await self.run(self.lifecycle.page(cursor, page_size))
+            page, cursor = await self.run(self.administration.page(cursor, page_size))
             is_last = not cursor
             for info in page:
                 yield info
 
     async def export_user(self, user_id: str) -> list[dict[str, Any]]:
         """Give all that is kept in a user's sessions (GDPR, article 15: right of access)."""
-        return await self.run(self.lifecycle.export(user_id))
+        return await self.run(self.administration.export(user_id))
 
     async def erase_user(self, user_id: str) -> int:
         """End and delete every session of a user (GDPR, article 17). A hash and a number are left for a while."""
@@ -565,7 +625,7 @@ class SyncSessions(_Sessions[SyncStore, SyncSession]):
     @contextmanager
     def open(self, token: str | New | None = NEW) -> Iterator[SyncSession]:
         """See `Sessions.open`."""
-        session = self._claim(token)
+        session = self.claim(token)
         session.load()
         _check_found(session, token)
         try:
@@ -596,9 +656,21 @@ class SyncSessions(_Sessions[SyncStore, SyncSession]):
             except StoreError as error:
                 log_leftover(error)
 
+    def save_rest(self, session: SyncSession) -> None:
+        """See `Sessions.save_rest`."""
+        if not session._work.settled:
+            session.save()
+
     def abandon(self, session: SyncSession) -> None:
         """See `Sessions.abandon`."""
         self.one_at_a_time(session._work, self._steps_to_abandon)
+
+    def give_up(self, session: SyncSession) -> None:
+        """See `Sessions.give_up`."""
+        try:
+            self.abandon(session)
+        except StoreUnavailable as error:
+            log_loss(error)
 
     def one_at_a_time(self, work: WorkingCopy, rule: Rule) -> None:
         """See `Sessions.one_at_a_time`; here for threads."""
@@ -649,24 +721,24 @@ class SyncSessions(_Sessions[SyncStore, SyncSession]):
 
     def for_user(self, user_id: str, current: BaseSession | None = None) -> list[SessionInfo]:
         """See `Sessions.for_user`."""
-        return self.run(self.lifecycle.sessions_of(user_id, handle_of(current)))
+        return self.run(self.administration.sessions_of(user_id, handle_of(current)))
 
     def revoke(self, handle: str, *, user_id: str | None = None) -> bool:
         """See `Sessions.revoke`."""
-        event = self.run(self.lifecycle.revoke(check_handle(handle), user_id))
+        event = self.run(self.administration.revoke(check_handle(handle), user_id))
         self._tell_all([] if event is None else [event])
         return event is not None
 
     def revoke_user(self, user_id: str, keep: BaseSession | str | None = None) -> int:
         """See `Sessions.revoke_user`."""
-        events = self.run(self.lifecycle.revoke_user(user_id, handle_of(keep)))
+        events = self.run(self.administration.revoke_user(user_id, handle_of(keep)))
         self._tell_all(events)
         self._announce(epoch_key(user_tag(user_id)))
         return len(events)
 
     def revoke_all(self) -> int:
         """See `Sessions.revoke_all`."""
-        events = self.run(self.lifecycle.revoke_all())
+        events = self.run(self.administration.revoke_all())
         self._tell_all(events)
         return len(events)
 
@@ -678,13 +750,13 @@ class SyncSessions(_Sessions[SyncStore, SyncSession]):
         """See `Sessions.iterate`."""
         cursor, is_last = "", False
         while not is_last:
-            page, cursor = self.run(self.lifecycle.page(cursor, page_size))
+            page, cursor = self.run(self.administration.page(cursor, page_size))
             is_last = not cursor
             yield from page
 
     def export_user(self, user_id: str) -> list[dict[str, Any]]:
         """See `Sessions.export_user`."""
-        return self.run(self.lifecycle.export(user_id))
+        return self.run(self.administration.export(user_id))
 
     def erase_user(self, user_id: str) -> int:
         """See `Sessions.erase_user`."""

@@ -10,29 +10,29 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from enum import Enum
-from typing import Any, Final, Protocol, TypeAlias
+from typing import Any, Final, Protocol
 
 from msgspec import Raw
 
 from coatcheck import values
 from coatcheck.adopters import Claimed
+from coatcheck.changes import (
+    NO_CHANGES,
+    NOTHING,
+    Change,
+    Changes,
+    Derived,
+    InapplicableError,
+    Nothing,
+    Operation,
+    Patch,
+    since,
+)
 from coatcheck.devices import Device
 from coatcheck.errors import ResponseStarted, SessionClosed, StoreUnavailable, UnsupportedValue
 from coatcheck.events import Event
 from coatcheck.record import Limits, Login, Record, Values
 from coatcheck.token import SessionID
-
-
-class _Nothing(Enum):
-    NOTHING = "nothing"
-
-
-NOTHING: Final = _Nothing.NOTHING
-"""What an operation is given for a key that is not there, and what it gives to delete the key."""
-
-Operation: TypeAlias = Callable[[Any], Any]
-"""Makes a key's new value of its current one. Applied again to the newer value when another request was faster."""
-
 
 CLAIMED: Final = ""
 """Stands for a session whose key is not known before its adoption."""
@@ -52,84 +52,6 @@ class Standing(Enum):
     """Renewed by another request: nothing more is stored, and the client's cookie, newer than ours, is left alone."""
     UNAVAILABLE = "unavailable"
     """The store is out of reach, and the request goes on as nobody's: session and cookie are left alone."""
-
-
-class InapplicableError(Exception):
-    """An operation met a value of a kind that it can't work on. The message says which."""
-
-
-class _Derived:
-    """A key's change by operations, and what they made of the value they were first applied to."""
-
-    __slots__ = ("base", "operations", "result")
-
-    def __init__(self, operations: tuple[Operation, ...], base: Raw | _Nothing | None, result: bytes | None) -> None:
-        self.operations = operations
-        self.base = base
-        self.result = result
-
-    def applied_to(self, key: str, current: Raw | None) -> bytes | None:
-        if current == self.base:
-            return self.result
-        value = NOTHING if current is None else values.decode(key, current)
-        try:
-            for operation in self.operations:
-                value = operation(value)
-        except InapplicableError:
-            return self.result  # the key became another kind of value meanwhile: the last commit wins
-        return None if value is NOTHING else values.encode(key, value)
-
-
-Change: TypeAlias = bytes | _Derived | None
-"""A key's new encoded value, the operations that make it, or None for a deletion."""
-
-Changes: TypeAlias = dict[str, Change]
-
-
-class Patch(Changes):
-    """All that a request changed, in a form that can be applied to a newer record than the one it was made on."""
-
-    __slots__ = ("life", "limits", "login", "remember", "session_id", "store_key", "taken")
-
-    def __init__(self, work: WorkingCopy | None) -> None:
-        super().__init__()
-        if work is None:
-            return
-        # What was so when the patch was made, to tell later changes from: a task of the request may go on while the
-        # store is at work.
-        self.life = work.life
-        self.session_id = work.identity
-        self.store_key = work.store_key
-        self.login = work.login
-        self.remember = work.remember
-        self.limits = work.limits
-        self.taken: Changes = dict(work._changes)
-
-
-def _since(change: Change, taken: Change) -> Change:
-    """Give what remains of a change after a commit that took along an earlier state of it."""
-    if not isinstance(change, _Derived):
-        return change
-    done = len(taken.operations) if isinstance(taken, _Derived) and taken.base is change.base else 0
-    # What it was first applied to is no more: the operations are applied to whatever is found then.
-    return _Derived(change.operations[done:], NOTHING, change.result)
-
-
-def apply(patch: Changes, base: Mapping[str, Raw]) -> Values:
-    """Give the values that `patch` makes of `base`."""
-    merged = dict(base)
-    for key, change in patch.items():
-        encoded = change.applied_to(key, base.get(key)) if isinstance(change, _Derived) else change
-        if encoded is None:
-            merged.pop(key, None)
-        else:
-            merged[key] = Raw(encoded)
-    return merged
-
-
-NO_CHANGES: Final = Patch(None)
-"""The patch of most requests: nothing that can change was handed out. Made once, so it knows of no request: what stores
-something needs its own."""
 
 
 class View(Protocol):
@@ -295,10 +217,10 @@ class WorkingCopy:
                 if key not in newer and record.values.get(key) != expected.get(key):
                     self._refresh(key, record.values.get(key), expected.get(key))
         for key, change in patch.items():
-            if isinstance(change, _Derived) and change.base is NOTHING and key not in newer and key in self._live:
+            if isinstance(change, Derived) and change.base is NOTHING and key not in newer and key in self._live:
                 shown = None if change.result is None else Raw(change.result)
                 self._refresh(key, record.values.get(key), shown)
-        self._changes = {key: _since(change, taken.get(key)) for key, change in newer.items()}
+        self._changes = {key: since(change, taken.get(key)) for key, change in newer.items()}
         self.attempts = ()
         self._hold(revision, record)
         self._take_terms(patch, record)
@@ -323,8 +245,9 @@ class WorkingCopy:
     def terms_changed(self) -> bool:
         """Whether it is to last differently from what is stored."""
         record = self.record
-        remember, limits = (None, None) if record is None else (record.remember, record.limits)
-        return self.remember is not remember or self.limits is not limits
+        if record is None:
+            return self.remember is not None or self.limits is not None
+        return self.remember is not record.remember or self.limits is not record.limits
 
     def _hold(self, revision: bytes, record: Record) -> None:
         self.standing = Standing.STORED
@@ -497,10 +420,10 @@ class WorkingCopy:
                 msg = f"session[{key!r:.80}] {error}"
                 raise UnsupportedValue(msg) from None
             raise
-        if isinstance(change, _Derived):
-            self._changes[key] = _Derived((*change.operations, operation), change.base, encoded)
+        if isinstance(change, Derived):
+            self._changes[key] = Derived((*change.operations, operation), change.base, encoded)
         elif change is NOTHING:
-            self._changes[key] = _Derived((operation,), self._base.get(key), encoded)
+            self._changes[key] = Derived((operation,), self._base.get(key), encoded)
         else:
             self._changes[key] = encoded
         if result is NOTHING:
@@ -528,7 +451,7 @@ class WorkingCopy:
         if change is NOTHING:
             found = self._base.get(key)
             return None if found is None else bytes(found)
-        return change.result if isinstance(change, _Derived) else change
+        return change.result if isinstance(change, Derived) else change
 
     def write_views(self, key: str | None = None) -> None:
         """Take in what was changed in views."""
@@ -543,7 +466,7 @@ class WorkingCopy:
         for view in self.views:
             view.reset(self, key)
 
-    def _change_so_far(self, key: str) -> Change | _Nothing:
+    def _change_so_far(self, key: str) -> Change | Nothing:
         """Give this request's change of one key, counting what it did to a value that was handed out."""
         change = self._changes.get(key, NOTHING)
         if key not in self._live or type(self._live[key]) in values.IMMUTABLE:
@@ -557,7 +480,7 @@ class WorkingCopy:
         """Give the encoding that a handed-out value has unless it was changed in place."""
         if key in self._changes:
             change = self._changes[key]
-            return change.result if isinstance(change, _Derived) else change
+            return change.result if isinstance(change, Derived) else change
         found = self._base.get(key)
         return None if found is None else bytes(found)
 
@@ -582,9 +505,9 @@ class WorkingCopy:
             if change is NOTHING:
                 continue
             found = self._base.get(key)
-            result = change.result if isinstance(change, _Derived) else change
+            result = change.result if isinstance(change, Derived) else change
             # Operations that are left over from an earlier commit have a result that says nothing any more.
-            is_left_over = isinstance(change, _Derived) and change.base is NOTHING
+            is_left_over = isinstance(change, Derived) and change.base is NOTHING
             if is_left_over or result != (None if found is None else bytes(found)):
                 patch[key] = change
         return patch
@@ -599,7 +522,15 @@ class WorkingCopy:
 
     def empty_patch(self) -> Patch:
         """Give a patch that changes nothing."""
-        return Patch(self)
+        patch = Patch()
+        patch.life = self.life
+        patch.session_id = self.identity
+        patch.store_key = self.store_key
+        patch.login = self.login
+        patch.remember = self.remember
+        patch.limits = self.limits
+        patch.taken = dict(self._changes)
+        return patch
 
     # --- without the store ------------------------------------------------------------------------------------
 

@@ -78,9 +78,8 @@ class SessionMiddleware:
         header = environ.get("HTTP_COOKIE")
         # PEP 3333: header values are str that hold bytes, decoded as Latin-1.
         cookies = [] if header is None else [header.encode("latin-1", "replace")]
-        session = self._sessions.begin(cookies, _device_of(environ))
-        if not self._routes.are_all_refused:
-            session._work.may_go_on = self._routes.go_on(path_of(environ))
+        may_go_on = self._routes.go_on(path_of(environ))
+        session = self._sessions.begin(cookies, _device_of(environ), may_go_on=may_go_on)
         response = _Response(self._sessions, session, start_response, self._outages)
         try:
             if self._is_eager:
@@ -203,18 +202,10 @@ class _Response:
             msg = "the application gave a body without calling start_response"
             raise AssertionError(msg)
         set_cookie = self._sessions.conclude(self._session, int(self._status[:3]))
-        outage_met = self._session._work.outage
-        if outage_met is not None:
-            self._outages.report(outage_met, "goes on without its session")
-        TEXT.add(
-            self._headers,
-            accessed=self._session.was_accessed,
-            set_cookie=set_cookie,
-            old_cookie=self._sessions.old_cookie(self._session),
-            for_now=outage_met is not None,
-        )
+        self._outages.went_on(self._session._work.outage)
+        headers = self._sessions.headers(TEXT, self._headers, self._session, set_cookie)
         self.has_left = True
-        self._write = self._start_response(self._status, self._headers, self.exc_info)
+        self._write = self._start_response(self._status, self._headers if headers is None else headers, self.exc_info)
 
     def write(self, data: bytes) -> object:
         """What `start_response` gives the application: the older way to send a body."""
@@ -234,20 +225,17 @@ class _Response:
         """Answer that the store can't be reached. What was stored before that may need a cookie all the same."""
         self.has_left = True
         headers = list(outage.HEADERS)
-        TEXT.add(headers, accessed=False, set_cookie=self._sessions.lifecycle.cookie(self._session._work))
+        TEXT.add(headers, accessed=False, set_cookie=self._sessions.cookie_of_failed(self._session))
         self._start_response("503 Service Unavailable", headers)
         return [outage.BODY]
 
     def save(self) -> None:
         """Store what was changed since the headers left."""
-        self._session.save()
+        self._sessions.save_rest(self._session)
 
     def failed(self) -> None:
         """Drop what was changed, because the application failed."""
-        try:
-            self._sessions.abandon(self._session)
-        except StoreUnavailable as error:  # must not take the place of what the application raised
-            outage.log_loss(error)
+        self._sessions.give_up(self._session)
 
     def finish(self, *, failed: bool) -> None:
         """Store what was changed while the body was sent."""

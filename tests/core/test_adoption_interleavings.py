@@ -41,7 +41,7 @@ class Visit:
         lifecycle, work = self.face.sessions.lifecycle, self.work
         if self.action == REVOKE:
             self.may_have_ended = True
-            yield from lifecycle.revoke_user("alice", None)
+            yield from self.face.sessions.administration.revoke_user("alice", None)
             self.has_answered = True
             return
         yield from lifecycle.load(work)

@@ -225,7 +225,7 @@ class Interleavings(RuleBasedStateMachine):
         if session.is_new:
             return
 
-        self.start(self.lifecycle.revoke(session.handle), lambda _: family.end(), family.user)
+        self.start(self.face.sessions.administration.revoke(session.handle), lambda _: family.end(), family.user)
 
     @rule(user=st.sampled_from(USERS))
     def revoke_user(self, user: str) -> None:
@@ -235,7 +235,7 @@ class Interleavings(RuleBasedStateMachine):
             for family in before:
                 family.ended = True
 
-        self.start(self.lifecycle.revoke_user(user, None), done, user)
+        self.start(self.face.sessions.administration.revoke_user(user, None), done, user)
 
     @rule(minutes=st.sampled_from([5, 25, 70]))
     def let_time_pass(self, minutes: int) -> None:

@@ -22,7 +22,7 @@ from django_project import DJANGOS, OURS, middleware, pause
 from servers import Server
 
 from coatcheck.errors import ResponseStarted
-from coatcheck.integrations._django_headers import add_headers
+from coatcheck.integrations._django_headers import put_headers
 from coatcheck.integrations._django_settings import check_deployment, check_settings
 from coatcheck.integrations.django import SessionMiddleware, SessionStore, sessions
 from coatcheck.testing import SyncFailingStore
@@ -335,7 +335,7 @@ def test_a_cookie_is_one_client_s_also_where_a_view_gives_one_response_to_all(cl
 def test_a_cookie_is_sent_as_it_is() -> None:
     """Gorilla's end in "=", which http.cookies takes for a reason to put them into quotes."""
     response = HttpResponse()
-    add_headers(response, accessed=False, set_cookie="session=MTc=; Path=/; HttpOnly")
+    put_headers(response, [("set-cookie", "session=MTc=; Path=/; HttpOnly")])
     assert response.cookies["session"].OutputString().startswith("session=MTc=; ")
 
 
@@ -399,6 +399,16 @@ def test_a_path_may_go_on_without_its_session(store: SyncFailingStore) -> None:
         assert client.get("/read").status_code == 503
         store.recover()
         assert client.get("/who").json()["user"] == "alice"
+
+
+def test_why_a_body_failed_is_not_hidden_by_a_store_that_fails_too(store: SyncFailingStore) -> None:
+    with with_store(store):
+        client = Client()
+        client.get("/put?a=1")
+        chunks = iter(client.get("/stream_and_fail"))
+        assert next(chunks) == b"first"
+        with store.failing(), pytest.raises(ValueError, match="the body fails"):
+            next(chunks)
 
 
 # --- async --------------------------------------------------------------------------------------------------------

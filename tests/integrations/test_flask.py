@@ -833,8 +833,10 @@ def test_test_request_context_begins_and_stores_a_session_of_its_own(app: Flask)
 
 
 @pytest.fixture
-def shop(store_url: str) -> Flask:
-    return make_app(COATCHECK_STORE=store_url, COATCHECK_COOKIE_SECURE=False)
+def shop(store_url: str) -> Iterator[Flask]:
+    app = make_app(COATCHECK_STORE=store_url, COATCHECK_COOKIE_SECURE=False)
+    yield app
+    sessions_of(app).close()
 
 
 def test_requests_that_run_at_the_same_time_undo_nothing_of_each_other(shop: Flask) -> None:

@@ -226,6 +226,46 @@ def test_a_child_process_of_fork_uses_connections_of_its_own(store: SyncSQLiteSt
     assert store.load(KEY) == [b"\x01newrevisx"]
 
 
+def test_a_threads_connection_is_closed_when_the_thread_ends(store: SyncSQLiteStore) -> None:
+    store.create(KEY, RECORD, HOUR_MS)
+    used: list[sqlite._Connection] = []
+
+    def read() -> None:
+        store.load(KEY)
+        used.append(store._current._of_thread.reader)
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    thread.join()
+    assert used[0].is_closed
+    assert not store._current._readers
+
+
+def test_a_child_process_leaves_the_connections_of_its_parents_threads_alone(path: Path) -> None:
+    result = run_python(
+        """
+        import os, sys, threading
+        from coatcheck.stores.sqlite import SyncSQLiteStore
+        store = SyncSQLiteStore(sys.argv[1])
+        store.load("0" * 40)
+        has_read, may_end = threading.Event(), threading.Event()
+        thread = threading.Thread(target=lambda: (store.load("0" * 40), has_read.set(), may_end.wait()))
+        thread.start()
+        has_read.wait()
+        if os.fork() == 0:
+            readers = store._current._readers
+            store.load("0" * 40)
+            os._exit(0 if [reader.is_closed for reader in readers] == [False, False] else 1)
+        may_end.set()
+        thread.join()
+        store.close()
+        sys.exit(os.waitstatus_to_exitcode(os.wait()[1]))
+        """,
+        str(path),
+    )
+    assert result.returncode == 0, result.stderr
+
+
 # --- what goes wrong with files ---------------------------------------------------------------------------------------
 
 

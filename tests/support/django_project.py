@@ -225,6 +225,16 @@ def stream(request: Any) -> StreamingHttpResponse:
     return StreamingHttpResponse(body())
 
 
+def stream_and_fail(request: Any) -> StreamingHttpResponse:
+    def body() -> Iterator[bytes]:
+        yield b"first"
+        request.session.coatcheck.destroy()
+        msg = "the body fails"
+        raise ValueError(msg)
+
+    return StreamingHttpResponse(body())
+
+
 async def astream(request: Any) -> StreamingHttpResponse:
     async def body() -> AsyncIterator[bytes]:
         await request.session.aset("seen", "in the stream")
@@ -284,7 +294,8 @@ urlpatterns = [
         path(view.__name__, view)
         for view in (
             untouched, read, put, fill_cart, nested, put_and_wait, log_in, log_out, switch, who, expire, fail, save_now,
-            create, same, say, hear, stream, astream, aread, aput, anested, alog_in, alog_out, awho, asave, acreate,
+            create, same, say, hear, stream, stream_and_fail, astream, aread, aput, anested, alog_in, alog_out, awho,
+            asave, acreate,
         )
     ),
 ]  # fmt: skip

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import asyncio
-import warnings
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, ClassVar
@@ -19,18 +18,14 @@ import httpx
 import litestar
 import quart
 import werkzeug.test
+from litestar.testing import TestClient as LitestarTestClient
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
+from starlette_client import TestClient
 
 from coatcheck import Sessions, SyncSessions, asgi, wsgi
-
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # Starlette says that its next version wants another library than httpx
-    import fastapi.testclient
-    import starlette.testclient
-    from litestar.testing import TestClient as LitestarTestClient
 
 PATHS = ("/", "/logout", "/renew")
 
@@ -117,7 +112,7 @@ async def _greet(request: Request) -> PlainTextResponse:
 class StarletteSite(GreetingSite):
     def make_client(self) -> Any:
         app = Starlette(routes=[Route(path, _greet) for path in PATHS])
-        return starlette.testclient.TestClient(asgi.SessionMiddleware(app, self.sessions))
+        return TestClient(asgi.SessionMiddleware(app, self.sessions))
 
 
 class FastAPISite(GreetingSite):
@@ -126,7 +121,7 @@ class FastAPISite(GreetingSite):
         app.add_middleware(asgi.SessionMiddleware, sessions=self.sessions)
         for path in PATHS:
             app.add_route(path, _greet)
-        return fastapi.testclient.TestClient(app)
+        return TestClient(app)
 
 
 class LitestarSite(GreetingSite):

@@ -24,7 +24,7 @@ SECRET_KEY = "a secret key for tests, 32 bytes or more"
 
 def shops() -> list[Path]:
     """Give the examples that have the pages which `Visitor` knows."""
-    return sorted(path for path in EXAMPLES.glob("*_app.py") if path.stem != "starlette_app")
+    return sorted(EXAMPLES.glob("*_app.py"))
 
 
 class ShopProcess:

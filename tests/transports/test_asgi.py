@@ -92,7 +92,9 @@ class Site:
         if self.cookie is not None:
             headers.append((b"cookie", self.cookie.encode()))
         middleware = SessionMiddleware(app, self.sessions, **self.options)
-        await middleware({"type": kind, "headers": headers, **scope}, exchange.from_client, exchange.to_client)
+        await middleware(
+            {"type": kind, "path": "/", "headers": headers, **scope}, exchange.from_client, exchange.to_client
+        )
         self._take_cookie(exchange)
         return exchange
 
@@ -231,7 +233,7 @@ async def test_cookies_in_several_headers_are_found(site: Site) -> None:
     exchange = Exchange()
     headers = [(b"cookie", b"a=b"), (b"cookie", cookie.encode())]
     await SessionMiddleware(app, site.sessions)(
-        {"type": "http", "headers": headers}, exchange.from_client, exchange.to_client
+        {"type": "http", "path": "/", "headers": headers}, exchange.from_client, exchange.to_client
     )
     assert seen == ["alice"]
 
@@ -391,7 +393,7 @@ async def test_the_log_says_why_requests_are_answered_by_503_but_not_for_each(
     middleware = SessionMiddleware(app, site.sessions)
     for _ in range(20):
         exchange = Exchange()
-        await middleware({"type": "http", "headers": []}, exchange.from_client, exchange.to_client)
+        await middleware({"type": "http", "path": "/", "headers": []}, exchange.from_client, exchange.to_client)
         assert exchange.status == 503
     assert [record.getMessage() for record in caplog.records] == [
         "The store can't be used, so a request is answered by 503: the test made create() fail"
@@ -855,7 +857,7 @@ async def test_several_sessions_live_side_by_side_in_one_request() -> None:
 
     stack = SessionMiddleware(SessionMiddleware(app, cart, name="cart"), main)
     exchange = Exchange()
-    await stack({"type": "http", "headers": []}, exchange.from_client, exchange.to_client)
+    await stack({"type": "http", "path": "/", "headers": []}, exchange.from_client, exchange.to_client)
     cookies = exchange.header("set-cookie")
     assert [cookie.split("=")[0] for cookie in cookies] == ["__Host-cart", "__Host-session"]
     assert exchange.header("vary") == ["Cookie"]
@@ -878,7 +880,7 @@ async def test_two_middlewares_of_one_cookie_are_an_error() -> None:
     )
     exchange = Exchange()
     with pytest.raises(ConfigurationError, match="same cookie '__Host-session'"):
-        await stack({"type": "http", "headers": []}, exchange.from_client, exchange.to_client)
+        await stack({"type": "http", "path": "/", "headers": []}, exchange.from_client, exchange.to_client)
 
 
 async def test_two_middlewares_of_one_name_are_an_error() -> None:
@@ -889,7 +891,7 @@ async def test_two_middlewares_of_one_name_are_an_error() -> None:
     stack = SessionMiddleware(SessionMiddleware(app, sessions), sessions)
     exchange = Exchange()
     with pytest.raises(ConfigurationError, match="same name"):
-        await stack({"type": "http", "headers": []}, exchange.from_client, exchange.to_client)
+        await stack({"type": "http", "path": "/", "headers": []}, exchange.from_client, exchange.to_client)
 
 
 def test_wrong_arguments_are_refused_when_the_application_is_built() -> None:

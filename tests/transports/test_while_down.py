@@ -115,8 +115,11 @@ def test_a_route_that_goes_on_sees_nobody_and_leaves_session_and_cookie_alone(
     assert site.get("/").text == "True alice"
 
 
-def test_what_a_route_says_without_the_session_is_not_kept_by_caches(make_site: Callable[..., Site]) -> None:
-    response = make_site(while_down="continue").get("/")
+@pytest.mark.parametrize("act", [lambda session: session.get("name", ""), lambda _: "hello"], ids=["read", "unused"])
+def test_what_a_route_says_without_the_session_is_not_kept_by_caches(make_site: Callable[..., Site], act: Act) -> None:
+    site = make_site(while_down="continue")
+    site.act = act
+    response = site.get("/")
     assert response.headers.get_list("cache-control") == ["no-store"]
     assert response.headers["vary"] == "Cookie"
 

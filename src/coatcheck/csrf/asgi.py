@@ -5,12 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from coatcheck.asgi import ASGIApp, Headers, Message, Receive, Scope, Send, header_of, path_of, request_of, send_refusal
+from coatcheck.asgi import (
+    SCOPE_KEY,
+    ASGIApp,
+    Headers,
+    Message,
+    Receive,
+    Scope,
+    Send,
+    header_of,
+    path_of,
+    request_of,
+    send_refusal,
+)
 from coatcheck.csrf.policy import HEADER, SEARCHED_BYTES, Attempt, CsrfPolicy, refuse
 from coatcheck.errors import ConfigurationError, CsrfRefused
 from coatcheck.sessions import Session
 
-SCOPE_KEY: Final = "coatcheck.csrf"
+REFUSED_KEY: Final = "coatcheck.csrf"
 """Where the application that answers finds out why a request was refused: a `CsrfRefused`."""
 
 _HEADER: Final = HEADER.encode("ascii")
@@ -44,7 +56,7 @@ class CsrfMiddleware:
         trusted_origins: Iterable[str] = (),
         exempt: Iterable[str] = (),
         tokens: bool = True,
-        name: str = "session",
+        name: str = SCOPE_KEY,
         refusal: ASGIApp | None = None,
     ) -> None:
         self._app = app
@@ -88,7 +100,7 @@ class CsrfMiddleware:
 
     async def _refuse(self, error: CsrfRefused, scope: Scope, receive: Receive, send: Send) -> None:
         if self._refusal is not None:
-            scope[SCOPE_KEY] = error
+            scope[REFUSED_KEY] = error
             await self._refusal(scope, receive, send)
         else:
             await send_refusal(scope, send, refuse(error, request_of(scope)))

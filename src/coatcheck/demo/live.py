@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import Final
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from coatcheck.asgi import POLICY_VIOLATION
 from coatcheck.demo import steps
 from coatcheck.demo.requests import session_of
-
-_POLICY_VIOLATION: Final = 1008
-"""WebSocket close code (RFC 6455, section 7.4.1). Before the handshake, it makes the server answer 403."""
 
 
 async def live(websocket: WebSocket) -> None:
     """Tell the page when its session has ended, and close then. Other sites' pages don't get here: `CsrfMiddleware`."""
     session = session_of(websocket)
     if steps.current_user(session) is None:
-        await websocket.close(_POLICY_VIOLATION)
+        await websocket.close(POLICY_VIOLATION)  # before the handshake, it makes the server answer 403
         return
     await websocket.accept()
     if await steps.hears_of_its_end(session, _until_gone(websocket)):

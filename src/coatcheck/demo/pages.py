@@ -17,7 +17,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from coatcheck.csrf.asgi import SCOPE_KEY
+from coatcheck.csrf.asgi import REFUSED_KEY
 from coatcheck.demo import steps
 from coatcheck.demo.device_names import device_name
 from coatcheck.demo.listing import listing
@@ -207,7 +207,7 @@ def _allowed_methods(request: Request) -> set[str]:
 
 async def forgery_page(scope: Scope, receive: Receive, send: Send) -> None:
     """Answer a request that no page of the demo has sent, as far as can be told. For `CsrfMiddleware`."""
-    request, error = Request(scope, receive), scope[SCOPE_KEY]
+    request, error = Request(scope, receive), scope[REFUSED_KEY]
     explanation = f"{error}. Nothing was changed. Go back, reload the page, and send it again."
     response = _page_without_session(request, 403, "Not accepted", explanation, error.code)
     await response(scope, receive, send)

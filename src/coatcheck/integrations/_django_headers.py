@@ -7,8 +7,6 @@ from typing import Any
 
 from django.http.response import ResponseHeaders
 
-from coatcheck.headers import TEXT
-
 
 def own_copy(response: Any) -> Any:
     """Give a response that is nobody else's, as long as it is no stream: views may give the same object to everybody.
@@ -25,12 +23,8 @@ def own_copy(response: Any) -> Any:
     return copied
 
 
-def add_headers(
-    response: Any, *, accessed: bool, set_cookie: str | None, old_cookie: str | None = None, for_now: bool = False
-) -> None:
-    """Add to a response what is due. See `ResponseHeaders.add` for the arguments."""
-    headers: list[tuple[str, str]] = list(response.items())
-    TEXT.add(headers, accessed=accessed, set_cookie=set_cookie, old_cookie=old_cookie, for_now=for_now)
+def put_headers(response: Any, headers: list[tuple[str, str]]) -> None:
+    """Give a response these headers in the place of those that it has."""
     for name in [name for name, _ in response.items()]:
         del response[name]
     for name, value in headers:

@@ -19,18 +19,18 @@ from coatcheck.csrf.policy import HEADER, Attempt, Csrf, CsrfPolicy, refuse, wan
 from coatcheck.csrf.tokens import FIELD
 from coatcheck.devices import Device
 from coatcheck.errors import ConfigurationError, CsrfRefused, LoginRequired, MissingExtra, StoreUnavailable
-from coatcheck.guard import Guard, Refusal, Request, require_login, require_recent_login
+from coatcheck.guard import Guard, Refusal, Request, check_login
 from coatcheck.headers import TEXT
 from coatcheck.mounting import Load, claim_cookie, is_eager
 from coatcheck.outage import WhileDown
-from coatcheck.sessions import Session, Sessions
+from coatcheck.sessions import FIRST_ERROR_STATUS, Session, Sessions
 
 try:
     from aiohttp import web
     from aiohttp.http import HttpProcessingError, StreamWriter
     from aiohttp.typedefs import Handler
 except ImportError as error:
-    _feature = "Sessions for aiohttp"
+    _feature = "The adapter to aiohttp"
     raise MissingExtra(_feature, "aiohttp") from error
 
 P = ParamSpec("P")
@@ -116,22 +116,22 @@ def login_required(
     A browser is sent to the login, with the path that it asked for as `next` (see `coatcheck.guard.safe_next`);
     programs get 401 with a JSON body, and so do the handshakes of WebSockets.
     """
-    return _guarded(handler, require_login)
+    return _guarded(handler, None)
 
 
 def recent_login_required(
     within: timedelta,
 ) -> Callable[[Callable[P, Awaitable[ResponseT]]], Callable[P, Coroutine[Any, Any, ResponseT]]]:
     """Do as `login_required`, for pages that matter: the login must not be longer ago than `within`."""
-    return partial(_guarded, check=partial(require_recent_login, within=within))
+    return partial(_guarded, within=within)
 
 
 def _guarded(
-    handler: Callable[P, Awaitable[ResponseT]], check: Callable[[Session], object]
+    handler: Callable[P, Awaitable[ResponseT]], within: timedelta | None
 ) -> Callable[P, Coroutine[Any, Any, ResponseT]]:
     @wraps(handler)
     async def guarded(*args: P.args, **kwargs: P.kwargs) -> ResponseT:
-        check(await get_session(_request_among(args)))
+        check_login(await get_session(_request_among(args)), within)
         return await handler(*args, **kwargs)
 
     return guarded
@@ -184,8 +184,7 @@ class _Transport:
         except BaseException as error:
             await exchange.failed(error)
             raise
-        if exchange.session._work.outage is not None:
-            self._outages.report(exchange.session._work.outage, "goes on without its session")
+        self._outages.went_on(exchange.session._work.outage)
         if isinstance(answer, web.HTTPException):
             try:
                 raise answer
@@ -218,9 +217,8 @@ class _Transport:
         # aiohttp decodes headers as UTF-8 with surrogates for what is none.
         cookies = [value.encode("utf-8", "surrogateescape") for value in request.headers.getall("Cookie", ())]
         # Not the request, which is going to hold the session.
-        session = self._sessions.begin(cookies, partial(Device, request.headers.get("User-Agent"), request.remote))
-        if not self._routes.are_all_refused:
-            session._work.may_go_on = self._routes.go_on(_path(request))
+        device = partial(Device, request.headers.get("User-Agent"), request.remote)
+        session = self._sessions.begin(cookies, device, may_go_on=self._routes.go_on(_path(request)))
         exchange = held[self._name] = _Exchange(self._sessions, session)
         return exchange
 
@@ -253,8 +251,7 @@ class _Exchange:
     async def finish(self, answer: object) -> None:
         """The handler is done: store what it changed, while another answer can still be given if that fails."""
         if self.has_started:
-            if not self.session._work.settled:
-                await self.session.save()
+            await self._sessions.save_rest(self.session)
         elif isinstance(answer, web.StreamResponse):
             await self._conclude(answer.status)
         else:
@@ -268,34 +265,20 @@ class _Exchange:
             await self._conclude(response.status)  # the handler sends this response itself
         self.has_started = True
         self._is_websocket = isinstance(response, web.WebSocketResponse)
-        old_cookie = self._sessions.old_cookie(self.session)
-        if self.session.was_accessed or self._set_cookie is not None or old_cookie is not None:
-            headers: list[tuple[str, str]] = [*response.headers.items()]
-            TEXT.add(
-                headers,
-                accessed=self.session.was_accessed,
-                set_cookie=self._set_cookie,
-                old_cookie=old_cookie,
-                for_now=self.session._work.outage is not None,
-            )
+        headers = self._sessions.headers(TEXT, response.headers.items(), self.session, self._set_cookie)
+        if headers is not None:
             response.headers.clear()
             response.headers.extend(headers)
 
     async def failed(self, error: BaseException | None) -> None:
         """The handler raised: nothing is stored, unless it is a WebSocket whose client has just gone."""
-        try:
-            if self._is_websocket and isinstance(error, ConnectionResetError):
-                await self.session.save()
-            else:
-                await self._sessions.abandon(self.session)
-        except StoreUnavailable as loss:  # must not take the place of what the handler raised
-            outage.log_loss(loss)
-        # What was stored before may need a cookie all the same, and so may the end of the session.
-        self._set_cookie = self._sessions.lifecycle.cookie(self.session._work)
+        is_gone = self._is_websocket and isinstance(error, ConnectionResetError)
+        await self._sessions.give_up(self.session, keep_changes=is_gone)
+        self._set_cookie = self._sessions.cookie_of_failed(self.session)
         self._is_concluded = True
 
     async def _conclude(self, status: int) -> None:
-        if self._store_error is not None and status < 500:  # noqa: PLR2004
+        if self._store_error is not None and status < FIRST_ERROR_STATUS:
             raise self._store_error  # the handler went on after the error; its answer may not be true
         try:
             self._set_cookie = await self._sessions.conclude(self.session, status)

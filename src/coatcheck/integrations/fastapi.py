@@ -13,10 +13,10 @@ from datetime import timedelta
 from functools import partial
 from typing import Annotated, Any, Final, TypeVar
 
-from coatcheck import guard
 from coatcheck.config import CookieConfig
 from coatcheck.csrf import Csrf
 from coatcheck.errors import LoginRequired, MissingExtra, RecentLoginRequired
+from coatcheck.guard import check_login
 from coatcheck.integrations import starlette
 from coatcheck.mounting import Load
 from coatcheck.outage import WhileDown
@@ -112,9 +112,7 @@ class _LoggedIn(SecurityBase):
 
     async def __call__(self, session: CurrentSession) -> str:
         """Give the user ID, or raise LoginRequired."""
-        if self.within is None:
-            return guard.require_login(session)
-        return guard.require_recent_login(session, within=self.within)
+        return check_login(session, self.within)
 
     def __eq__(self, other: object) -> bool:
         """Tell guards apart by what they demand, so that each runs once for a request."""

@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from coatcheck import outage
 from coatcheck.csrf.wsgi import CsrfMiddleware
 from coatcheck.errors import LoginRequired, MissingExtra, StoreUnavailable
+from coatcheck.guard import check_login
+from coatcheck.headers import TEXT
 from coatcheck.sessions import SyncSession, SyncSessions
 from coatcheck.wsgi import ENVIRON_KEY, SessionMiddleware, request_of
 
@@ -25,23 +27,22 @@ try:
     import flask
     from flask import Flask, Response, current_app, request, url_for
     from flask.sessions import SessionInterface, SessionMixin
+    from werkzeug.datastructures import Headers
 except ImportError as error:
-    feature = "coatcheck.integrations.flask"
-    raise MissingExtra(feature, "flask") from error
+    _feature = "The adapter to Flask"
+    raise MissingExtra(_feature, "flask") from error
 
 from coatcheck.integrations._pallets import (
     Extension,
     FlaskFace,
-    Settings,
     View,
-    ViewGuard,
-    add_headers,
     answer,
     give_templates_the_csrf_token,
     guarded,
     guards_of,
     installed_in,
 )
+from coatcheck.integrations._pallets_settings import Settings
 
 if TYPE_CHECKING:
     from flask.wrappers import Request
@@ -84,7 +85,7 @@ def login_required(view: View) -> View:
 
     Stands above or below `@app.route`. All routes of the function are guarded.
     """
-    return guarded(view, ViewGuard(), session)
+    return guarded(view, None, session)
 
 
 def recent_login_required(within: timedelta) -> Callable[[View], View]:
@@ -95,7 +96,7 @@ def recent_login_required(within: timedelta) -> Callable[[View], View]:
     """
 
     def decorate(view: View) -> View:
-        return guarded(view, ViewGuard(within), session)
+        return guarded(view, within, session)
 
     return decorate
 
@@ -121,13 +122,15 @@ class _Interface(SessionInterface):
         if not isinstance(session, FlaskSession) or not session.is_own:
             return
         set_cookie = self._sessions.conclude(session, response.status_code)
-        add_headers(response.headers, session, set_cookie, self._sessions.old_cookie(session))
+        headers = self._sessions.headers(TEXT, response.headers, session, set_cookie)
+        if headers is not None:
+            response.headers = Headers(headers)
 
 
 def _check_marked_view() -> None:
     view = current_app.view_functions.get(request.endpoint or "")
-    for guard in guards_of(view):
-        guard.check(session)
+    for within in guards_of(view):
+        check_login(session, within)
 
 
 def _send_to_login(error: LoginRequired) -> Response:

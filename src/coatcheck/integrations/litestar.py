@@ -14,13 +14,23 @@ from datetime import timedelta
 from typing import Any, Final, cast
 from urllib.parse import unquote
 
-from coatcheck.asgi import WHOLE_PATH, ASGIApp, Message, Receive, Scope, Send, SessionMiddleware, request_of
+from coatcheck.asgi import (
+    POLICY_VIOLATION,
+    WHOLE_PATH,
+    ASGIApp,
+    Message,
+    Receive,
+    Scope,
+    Send,
+    SessionMiddleware,
+    request_of,
+)
 from coatcheck.csrf import Csrf
 from coatcheck.csrf.asgi import CsrfMiddleware
 from coatcheck.csrf.policy import wants_tokens
 from coatcheck.csrf.tokens import HiddenField, csrf_field, csrf_token
 from coatcheck.errors import ConfigurationError, LoginRequired, MissingExtra, StoreUnavailable, UnsupportedValue
-from coatcheck.guard import Guard, require_login, require_recent_login
+from coatcheck.guard import Guard, check_login
 from coatcheck.mounting import Load, is_eager
 from coatcheck.outage import Routes, WhileDown
 from coatcheck.session import Flash
@@ -40,7 +50,6 @@ try:
     from litestar.plugins.base import InitPluginProtocol, ReceiveRoutePlugin
     from litestar.routes import ASGIRoute, BaseRoute, HTTPRoute, WebSocketRoute
     from litestar.security.session_auth.middleware import MiddlewareWrapper as SessionAuthMiddlewares
-    from litestar.status_codes import WS_1008_POLICY_VIOLATION
     from litestar.stores.base import Store
     from litestar.template import TemplateEngineProtocol
     from litestar.types import Empty
@@ -48,7 +57,7 @@ try:
     from litestar.utils.path import normalize_path
     from litestar.utils.scope.state import ScopeState
 except ImportError as error:
-    _feature = "Sessions for Litestar"
+    _feature = "The adapter to Litestar"
     raise MissingExtra(_feature, "litestar") from error
 
 Connection = ASGIConnection[Any, Any, Any, Any]
@@ -222,13 +231,10 @@ class LoginGuard:
         """Raise LoginRequired for those who may not pass."""
         session = await get_session(connection, self.name)
         try:
-            if self.within is None:
-                require_login(session)
-            else:
-                require_recent_login(session, within=self.within)
+            check_login(session, self.within)
         except LoginRequired as error:
             if isinstance(connection, WebSocket):
-                raise WebSocketException(detail=str(error), code=WS_1008_POLICY_VIOLATION) from error
+                raise WebSocketException(detail=str(error), code=POLICY_VIOLATION) from error
             raise
 
 

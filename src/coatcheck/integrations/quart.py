@@ -12,48 +12,43 @@ Example:
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from coatcheck import outage
-from coatcheck.asgi import SessionMiddleware, request_of
+from coatcheck.asgi import POLICY_VIOLATION, SCOPE_KEY, TRY_AGAIN_LATER, SessionMiddleware, request_of
 from coatcheck.csrf.asgi import CsrfMiddleware
 from coatcheck.errors import LoginRequired, MissingExtra, StoreUnavailable
+from coatcheck.guard import check_login
+from coatcheck.headers import TEXT
 from coatcheck.sessions import Session, Sessions
 
 try:
     import quart
     from quart import Quart, Response, current_app, has_websocket_context, request, url_for, websocket
     from quart.sessions import SessionInterface, SessionMixin
+    from werkzeug.datastructures import Headers
 except ImportError as error:
-    feature = "coatcheck.integrations.quart"
-    raise MissingExtra(feature, "quart") from error
+    _feature = "The adapter to Quart"
+    raise MissingExtra(_feature, "quart") from error
 
 from coatcheck.integrations._pallets import (
     Extension,
     FlaskFace,
-    Settings,
     View,
-    ViewGuard,
-    add_headers,
     answer,
     give_templates_the_csrf_token,
     guarded,
     guards_of,
     installed_in,
 )
+from coatcheck.integrations._pallets_settings import Settings
 
 if TYPE_CHECKING:
     from quart.wrappers import BaseRequestWebsocket
     from werkzeug.wrappers import Response as WerkzeugResponse
 
 __all__ = ["Coatcheck", "QuartSession", "login_required", "recent_login_required", "session"]
-
-_SCOPE_KEY: Final = "session"
-_POLICY_VIOLATION: Final = 1008
-_TRY_AGAIN_LATER: Final = 1013
-"""WebSocket close codes (IANA registry, RFC 6455 section 11.7)."""
 
 
 class QuartSession(FlaskFace, Session):
@@ -92,7 +87,7 @@ def login_required(view: View) -> View:
 
     A WebSocket is refused. Stands above or below `@app.route`. All routes of the function are guarded.
     """
-    return guarded(view, ViewGuard(), session)
+    return guarded(view, None, session)
 
 
 def recent_login_required(within: timedelta) -> Callable[[View], View]:
@@ -103,7 +98,7 @@ def recent_login_required(within: timedelta) -> Callable[[View], View]:
     """
 
     def decorate(view: View) -> View:
-        return guarded(view, ViewGuard(within), session)
+        return guarded(view, within, session)
 
     return decorate
 
@@ -116,7 +111,7 @@ class _Interface(SessionInterface):
 
     async def open_session(self, app: Quart, request: BaseRequestWebsocket) -> QuartSession:  # noqa: ARG002 (the interface's)
         """Show the session that the middleware has begun, or begin one."""
-        begun: Any = request.scope.get(_SCOPE_KEY)
+        begun: Any = request.scope.get(SCOPE_KEY)
         if isinstance(begun, Session):
             return QuartSession(self._sessions, begun._work)
         cookies = [value.encode("latin-1", "replace") for value in request.headers.getlist("Cookie")]
@@ -138,7 +133,9 @@ class _Interface(SessionInterface):
             await session.save()
             return
         set_cookie = await self._sessions.conclude(session, response.status_code)
-        add_headers(response.headers, session, set_cookie, self._sessions.old_cookie(session))
+        headers = self._sessions.headers(TEXT, response.headers, session, set_cookie)
+        if headers is not None:
+            response.headers = Headers(headers)
 
 
 async def _check_marked_view() -> None:
@@ -150,14 +147,14 @@ async def _check_marked_websocket() -> None:
 
 
 async def _check(endpoint: str | None) -> None:
-    for guard in guards_of(current_app.view_functions.get(endpoint or "")):
+    for within in guards_of(current_app.view_functions.get(endpoint or "")):
         await session.load()
-        guard.check(session)
+        check_login(session, within)
 
 
 async def _send_to_login(error: LoginRequired) -> Response | None:
     if has_websocket_context():
-        await websocket.close(_POLICY_VIOLATION, "Log in first")
+        await websocket.close(POLICY_VIOLATION, str(error))
         return None
     scope: Any = request.scope
     refusal = installed_in(current_app).guard(url_for).answer(error, request_of(scope))
@@ -168,8 +165,8 @@ async def _refuse(error: StoreUnavailable) -> Response | None:
     installed = installed_in(current_app)
     installed.outages.report(error)
     if has_websocket_context():
-        with suppress(StoreUnavailable):  # or the changes that failed would be tried again before the close leaves
-            await installed.sessions.abandon(session)
-        await websocket.close(_TRY_AGAIN_LATER, "Try again later")
+        # Or the changes that failed would be tried again before the close leaves.
+        await installed.sessions.give_up(session)
+        await websocket.close(TRY_AGAIN_LATER, "Try again later")
         return None
     return Response(outage.BODY, 503, dict(outage.HEADERS))

@@ -9,15 +9,15 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, 
 from datetime import timedelta
 from functools import partial, wraps
 from inspect import iscoroutinefunction
-from typing import Any, Final, ParamSpec, Protocol, TypeVar, cast, overload
+from typing import Any, ParamSpec, Protocol, TypeVar, cast, overload
 
-from coatcheck import guard, outage
-from coatcheck.asgi import SessionMiddleware, request_of
+from coatcheck import outage
+from coatcheck.asgi import POLICY_VIOLATION, SCOPE_KEY, SessionMiddleware, request_of
 from coatcheck.csrf import Csrf, csrf_field, csrf_token
 from coatcheck.csrf.asgi import CsrfMiddleware
 from coatcheck.csrf.policy import wants_tokens
 from coatcheck.errors import ConfigurationError, LoginRequired, MissingExtra, StoreUnavailable
-from coatcheck.guard import Guard
+from coatcheck.guard import Guard, check_login
 from coatcheck.mounting import Load
 from coatcheck.outage import WhileDown
 from coatcheck.sessions import Session, Sessions
@@ -36,12 +36,6 @@ except ImportError as error:
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-_NAME: Final = "session"
-"""The key of the scope, where `request.session` looks."""
-
-_POLICY_VIOLATION: Final = 1008
-"""WebSocket close code (RFC 6455, section 7.4.1)."""
 
 
 def add_sessions(  # noqa: PLR0913 (they are the settings)
@@ -95,7 +89,7 @@ def session_of(connection: HTTPConnection) -> Session:
     Raises:
         ConfigurationError: there is none.
     """
-    session = connection.scope.get(_NAME)
+    session = connection.scope.get(SCOPE_KEY)
     if not isinstance(session, Session):
         msg = "This request has no session of Coatcheck: call add_sessions(app, sessions) when the application is made"
         raise ConfigurationError(msg)
@@ -143,7 +137,7 @@ def require_login(endpoint: Callable[P, Any], /) -> Callable[P, Coroutine[Any, A
         @require_login
         async def profile(request: Request) -> Response: ...
     """
-    return _guarded(endpoint, guard.require_login)
+    return _guarded(endpoint, None)
 
 
 def require_recent_login(*, within: timedelta) -> GuardDecorator:
@@ -156,15 +150,15 @@ def require_recent_login(*, within: timedelta) -> GuardDecorator:
         @require_recent_login(within=timedelta(minutes=10))
         async def change_password(request: Request) -> Response: ...
     """
-    return cast("GuardDecorator", partial(_guarded, check=partial(guard.require_recent_login, within=within)))
+    return cast("GuardDecorator", partial(_guarded, within=within))
 
 
-def _guarded(endpoint: Callable[P, Any], check: Callable[[Session], str]) -> Callable[P, Coroutine[Any, Any, Any]]:
+def _guarded(endpoint: Callable[P, Any], within: timedelta | None) -> Callable[P, Coroutine[Any, Any, Any]]:
     @wraps(endpoint)
     async def guarded(*args: P.args, **kwargs: P.kwargs) -> Any:
         session = session_of(_connection_in((*args, *kwargs.values())))
         await session.load()
-        check(session)
+        check_login(session, within)
         if iscoroutinefunction(endpoint):
             return await endpoint(*args, **kwargs)
         return await run_in_threadpool(endpoint, *args, **kwargs)
@@ -183,7 +177,7 @@ def _connection_in(arguments: Iterable[object]) -> HTTPConnection:
 async def _answer(settings: Guard, connection: HTTPConnection, error: Exception) -> Response | None:
     """Answer a request for which a login is missing."""
     if isinstance(connection, WebSocket):
-        await connection.close(_POLICY_VIOLATION, str(error))
+        await connection.close(POLICY_VIOLATION, str(error))
         return None
     refusal = settings.answer(cast("LoginRequired", error), request_of(connection.scope))
     return Response(refusal.body, refusal.status, dict(refusal.headers))

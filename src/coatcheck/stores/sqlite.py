@@ -20,7 +20,6 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeAlias, TypeVar
-from weakref import WeakSet
 
 from coatcheck.errors import ConfigurationError, StoreCorrupted, StoreError, StoreFull, StoreUnavailable
 from coatcheck.stores.protocol import Outcome, WriteResult
@@ -93,6 +92,23 @@ class _Connection(sqlite3.Connection):
             super().close()
 
 
+class _Closing:
+    """Closes a thread's connection when the thread ends, of which nobody else is told."""
+
+    __slots__ = ("_connection", "_connections", "_process")
+
+    def __init__(self, connection: _Connection, connections: set[_Connection]) -> None:
+        self._connection = connection
+        self._connections = connections
+        self._process = os.getpid()
+
+    def __del__(self) -> None:
+        # A child process loses all threads but one, and closing what belongs to its parent is what SQLite forbids.
+        if os.getpid() == self._process:
+            self._connections.discard(self._connection)
+            self._connection.close()
+
+
 class _Write:
     """A write that waits for its transaction."""
 
@@ -128,7 +144,7 @@ class _Database:
         self._clock = clock
         self._durable = durable
         self.process = os.getpid()
-        self._readers: WeakSet[_Connection] = WeakSet()
+        self._readers: set[_Connection] = set()
         self._of_thread = threading.local()
         self._opening = threading.Lock()
         self._committing = threading.Lock()
@@ -152,8 +168,8 @@ class _Database:
                 reader.is_closed = True
                 raise self._store_error(error) from error
             finally:
-                if reader.is_closed:
-                    self._of_thread.reader = None  # the next read opens a new connection
+                if reader.is_closed:  # the next read opens a new connection
+                    self._of_thread.reader = self._of_thread.closing = None
 
     def read_first(self, query: str, keys: Sequence[str]) -> list[Any]:
         """Give the first column of what a query finds for each key and the present time, or None."""
@@ -164,9 +180,10 @@ class _Database:
         with self._translated_errors():
             self._open_writer()
             reader = self._connect()
-        self._of_thread.reader = reader
         with self._opening:
             self._readers.add(reader)
+        self._of_thread.reader = reader
+        self._of_thread.closing = _Closing(reader, self._readers)
         return reader
 
     # --- writing ----------------------------------------------------------------------------------------------
