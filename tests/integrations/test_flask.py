@@ -915,3 +915,17 @@ def test_devices_of_a_user_are_listed_and_signed_out(shop: Flask) -> None:
         assert sorted(two.get("/devices").json()) == [["One", False], ["Two", True]]
         assert two.get("/others").text == "1"
         assert (one.get("/devices").status_code, two.get("/devices").status_code) == (303, 200)
+
+
+def test_a_guard_without_the_extension_says_what_is_missing() -> None:
+    app = Flask(__name__)
+    app.secret_key = KEY
+    app.testing = True
+
+    @app.get("/")
+    @login_required
+    def page() -> str:
+        return "private"
+
+    with pytest.raises(ConfigurationError, match=r"got a SecureCookieSession: is Coatcheck set up"):
+        app.test_client().get("/")
