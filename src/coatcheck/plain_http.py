@@ -42,7 +42,7 @@ class PlainHttpNotice:
         if scheme in _PLAIN and _THIS_MACHINE.fullmatch(host):
             logger.warning(
                 "The cookie %s is Secure, and was set over plain http, at %s. Some browsers send it back from there; "
-                "Safari, curl and HTTP libraries don't, so nobody stays logged in. For development set "
+                "Safari and HTTP libraries don't, so nobody stays logged in. For development set "
                 "CookieConfig(secure=False); with Flask and Quart, COATCHECK_COOKIE_SECURE = False",
                 self._cookie.full_name,
                 host,
