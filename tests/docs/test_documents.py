@@ -24,6 +24,8 @@ HEADING: Final = re.compile(r"^#+ (.+)$", re.MULTILINE)
 DOTTED: Final = re.compile(r"coatcheck(\.[A-Za-z_]\w*)+")
 EXTENSION_OBJECT: Final = {"coatcheck.init_app"}
 """What is said of the `coatcheck` that docs/flask.md makes, and is no name of the package."""
+THE_READERS: Final = {"Request", "add_to_cart", "auth_user_id", "create_app", "from_json", "sessions"}
+"""What blocks use of the reader's application or framework, though something inside of the package has the same name."""
 EXTRAS: Final = re.compile(r"\bcoatcheck\[([\w,]+)\]")
 
 each_document = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
@@ -87,6 +89,40 @@ def test_what_python_blocks_import_from_coatcheck_exists(document: Path) -> None
                 continue
             missing += [f"line {node.lineno}: {name}" for name in names if not resolves(name)]
     assert missing == []
+
+
+@cache
+def public_names() -> frozenset[str]:
+    """Give the names of all public classes and functions of the package."""
+    return frozenset(
+        node.name
+        for file in (ROOT / "src").rglob("*.py")
+        for node in ast.parse(file.read_text()).body
+        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and not node.name.startswith("_")
+    )
+
+
+def bound_by(node: ast.AST) -> set[str]:
+    """Give the names that a node binds."""
+    match node:
+        case ast.Import() | ast.ImportFrom():
+            return {(alias.asname or alias.name).partition(".")[0] for alias in node.names}
+        case ast.ClassDef() | ast.FunctionDef() | ast.AsyncFunctionDef():
+            return {node.name}
+        case ast.Name(ctx=ast.Store()):
+            return {node.id}
+        case ast.arg():
+            return {node.arg}
+        case _:
+            return set()
+
+
+@pytest.mark.parametrize("document", sorted(ROOT.glob("docs/*.md")), ids=lambda path: path.name)
+def test_what_python_blocks_use_of_coatcheck_is_imported_on_the_page(document: Path) -> None:
+    nodes = [node for module in parsed(document) for node in ast.walk(module)]
+    bound = set().union(*map(bound_by, nodes))
+    used = {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
+    assert (used - bound - THE_READERS) & public_names() == set()
 
 
 @each_document
