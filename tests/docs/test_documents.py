@@ -25,7 +25,7 @@ DOTTED: Final = re.compile(r"coatcheck(\.[A-Za-z_]\w*)+")
 EXTENSION_OBJECT: Final = {"coatcheck.init_app"}
 """What is said of the `coatcheck` that docs/flask.md makes, and is no name of the package."""
 THE_READERS: Final = {"Request", "add_to_cart", "auth_user_id", "create_app", "from_json", "sessions"}
-"""What blocks use of the reader's application or framework, though something inside of the package has the same name."""
+"""What blocks use of the reader's application or framework, though something in the package has the same name."""
 EXTRAS: Final = re.compile(r"\bcoatcheck\[([\w,]+)\]")
 
 each_document = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
