@@ -537,7 +537,7 @@ def test_secret_key_and_its_fallbacks_sign_unless_there_are_own_keys() -> None:
         ({"SECRET_KEY": None}, r"app.config\['SECRET_KEY'\] is not set"),
         ({"SECRET_KEY": "dev"}, r"app.config\['SECRET_KEY'\] has fewer than 32 bytes"),
         ({"SECRET_KEY_FALLBACKS": [b"old"]}, r"app.config\['SECRET_KEY_FALLBACKS\[0\]'\] has fewer than 32 bytes"),
-        ({"COATCHECK_STORE": None}, "app.config needs COATCHECK_STORE"),
+        ({"COATCHECK_STORE": None}, r"app.config needs COATCHECK_STORE.* Set it before Coatcheck\(app\)"),
         ({"COATCHECK_STORES": "memory://"}, "does not know: COATCHECK_STORES. After COATCHECK_ it knows ADOPT, CLIENT"),
         ({"COATCHECK_IDLE_TIMEOUT": True}, "idle_timeout: expected a timedelta"),
         ({"COATCHECK_COOKIE_SAME_SITE": "none", "COATCHECK_COOKIE_SECURE": False}, "needs secure=True"),

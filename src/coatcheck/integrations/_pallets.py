@@ -124,7 +124,10 @@ def _check_known(found: Mapping[str, Any], *, has_sessions: bool) -> None:
 def _sessions_settings(found: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
     """Give the arguments of `Sessions`."""
     if found.get("store") is None or found["store"] == "":
-        msg = "app.config needs COATCHECK_STORE: where sessions are kept, such as 'redis://localhost:6379/0'"
+        msg = (
+            "app.config needs COATCHECK_STORE: where sessions are kept, such as 'redis://localhost:6379/0'. "
+            "Set it before Coatcheck(app), or init_app(app)"
+        )
         raise ConfigurationError(msg)
     given = {name: found[name] for name in _SESSIONS_SETTINGS - _COOKIE_SETTINGS if name in found}
     for name in _DURATIONS:
@@ -195,15 +198,7 @@ class Installed(Generic[SessionsT]):
 
 
 class Extension(ABC, Generic[AppT, SessionsT]):
-    """The extension. Give it the application now, or later with `init_app`, also several.
-
-    Args:
-        app: the application. Its settings are in `app.config`; see the page of the documentation on its framework.
-        sessions: a ready object in the place of the settings about sessions.
-
-    Raises:
-        ConfigurationError: a setting is unknown, missing or can't work.
-    """
+    """What the extensions of both frameworks share. It may be given to several applications, by `init_app`."""
 
     _kind: type[SessionsT]
 
