@@ -18,6 +18,7 @@ from coatcheck.guard import Guard, Refusal, Request
 from coatcheck.headers import BYTES
 from coatcheck.mounting import Load, claim_cookie, is_eager
 from coatcheck.outage import WhileDown
+from coatcheck.plain_http import PlainHttpNotice
 from coatcheck.sessions import FIRST_ERROR_STATUS, Session, Sessions
 
 Scope: TypeAlias = MutableMapping[str, Any]
@@ -83,6 +84,7 @@ class SessionMiddleware:
         self._is_eager = is_eager(load)
         self._routes = outage.Routes(while_down)
         self._outages = outage.OutageLog()
+        self._plain_http = PlainHttpNotice(sessions.config.cookie)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the application for one connection."""
@@ -107,6 +109,8 @@ class SessionMiddleware:
         device = partial(_device, scope["headers"], scope.get("client"))
         session = self._sessions.begin(cookies, device, may_go_on=self._routes.go_on(path_of(scope)))
         exchange = _Exchange(self._sessions, session, receive, send)
+        if self._plain_http.is_due:
+            exchange.on_cookie = partial(_look_at, self._plain_http, scope.get("scheme", "http"), scope["headers"])
         try:
             if self._is_eager:
                 await session.load()
@@ -142,7 +146,9 @@ class SessionMiddleware:
 class _Exchange:
     """One request and its response, on their way past the session."""
 
-    __slots__ = ("_receive", "_send", "_session", "_sessions", "_store_error", "has_started", "is_disconnected")
+    __slots__ = (
+        "_receive", "_send", "_session", "_sessions", "_store_error", "has_started", "is_disconnected", "on_cookie"
+    )  # fmt: skip
 
     def __init__(self, sessions: Sessions, session: Session, receive: Receive, send: Send) -> None:
         self._sessions = sessions
@@ -152,6 +158,7 @@ class _Exchange:
         self._store_error: StoreUnavailable | None = None
         self.has_started = False
         self.is_disconnected = False
+        self.on_cookie: Callable[[], None] | None = None
 
     async def receive(self) -> Message:
         """Pass a message on to the application, and take note when the client has gone."""
@@ -182,6 +189,8 @@ class _Exchange:
             self._store_error = error
             raise
         self.has_started = True
+        if set_cookie is not None and self.on_cookie is not None:
+            self.on_cookie()
         headers = self._sessions.headers(BYTES, message.get("headers", ()), self._session, set_cookie)
         return message if headers is None else {**message, "headers": headers}
 
@@ -282,6 +291,10 @@ def header_of(headers: Headers, wanted: bytes) -> str:
 
 def _device(headers: Headers, client: Sequence[Any] | None) -> Device:
     return Device(header_of(headers, b"user-agent"), client[0] if client else None)
+
+
+def _look_at(notice: PlainHttpNotice, scheme: str, headers: Headers) -> None:
+    notice.look_at(scheme, header_of(headers, b"host"))
 
 
 async def _refuse(scope: Scope, send: Send, set_cookie: str | None) -> None:

@@ -29,7 +29,15 @@ def require_login(session: BaseSession) -> str:
     Raises:
         LoginRequired: nobody is.
         StoreUnavailable: nobody knows. Only where the request goes on without the store: see `while_down`.
+        ConfigurationError: this is not a session of Coatcheck's.
     """
+    if not isinstance(session, BaseSession):
+        # By its class as it says, because frameworks give proxies.
+        msg = (
+            f"A guard needs a session of Coatcheck's, got a {session.__class__.__name__}: is Coatcheck set up for this "
+            "application, and the framework's own session middleware taken out?"
+        )
+        raise ConfigurationError(msg)
     if not session.is_available:
         msg = "Whether somebody is logged in can't be told now: the store is out of reach"
         raise StoreUnavailable(msg)

@@ -48,7 +48,7 @@ _CHUNK: Final = 100
 def check_user_id(user_id: object) -> str:
     """Give a user ID back. Raises UnsupportedValue when it can't be one."""
     if not isinstance(user_id, str):
-        msg = f"A user ID is a str, and this one is a {type(user_id).__name__}; convert it with str()"
+        msg = f"A user ID is a str, this one is of type {type(user_id).__name__}; convert it with str()"
         raise UnsupportedValue(msg)
     if not user_id or len(user_id.encode("utf-8", "surrogatepass")) > MAX_USER_ID_BYTES or not is_text(user_id):
         msg = f"A user ID has 1 to {MAX_USER_ID_BYTES} bytes of valid Unicode"

@@ -22,6 +22,7 @@ from coatcheck.guard import Guard, Refusal, Request
 from coatcheck.headers import TEXT
 from coatcheck.mounting import Load, claim_cookie, is_eager
 from coatcheck.outage import WhileDown
+from coatcheck.plain_http import PlainHttpNotice
 from coatcheck.sessions import SyncSession, SyncSessions
 
 if TYPE_CHECKING:
@@ -71,6 +72,7 @@ class SessionMiddleware:
         self._is_eager = is_eager(load)
         self._routes = outage.Routes(while_down)
         self._outages = outage.OutageLog()
+        self._plain_http = PlainHttpNotice(sessions.config.cookie)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Run the application for one request."""
@@ -81,6 +83,9 @@ class SessionMiddleware:
         may_go_on = self._routes.go_on(path_of(environ))
         session = self._sessions.begin(cookies, _device_of(environ), may_go_on=may_go_on)
         response = _Response(self._sessions, session, start_response, self._outages)
+        if self._plain_http.is_due:
+            scheme, host = environ.get("wsgi.url_scheme", ""), environ.get("HTTP_HOST", "")
+            response.on_cookie = partial(self._plain_http.look_at, scheme, host)
         try:
             if self._is_eager:
                 session.load()
@@ -161,7 +166,8 @@ class _Response:
     """The application's status and headers, held back until the session is stored."""
 
     __slots__ = (
-        "_headers", "_outages", "_session", "_sessions", "_start_response", "_status", "_write", "exc_info", "has_left"
+        "_headers", "_outages", "_session", "_sessions", "_start_response", "_status", "_write", "exc_info", "has_left",
+        "on_cookie",
     )  # fmt: skip
 
     def __init__(
@@ -180,6 +186,7 @@ class _Response:
         self._write: Callable[[bytes], object] | None = None
         self.exc_info: ExcInfo | None = None
         self.has_left = False
+        self.on_cookie: Callable[[], None] | None = None
 
     def start(
         self, status: str, headers: list[tuple[str, str]], exc_info: ExcInfo | None = None, /
@@ -205,6 +212,8 @@ class _Response:
         self._outages.went_on(self._session._work.outage)
         headers = self._sessions.headers(TEXT, self._headers, self._session, set_cookie)
         self.has_left = True
+        if set_cookie is not None and self.on_cookie is not None:
+            self.on_cookie()
         self._write = self._start_response(self._status, self._headers if headers is None else headers, self.exc_info)
 
     def write(self, data: bytes) -> object:

@@ -678,10 +678,11 @@ async def test_recent_login_is_asked_for_again() -> None:
         assert (await program.json())["error"] == "recent_login_required"
 
 
-async def test_guarded_handshake_is_refused_to_strangers(site: Site) -> None:
+@pytest.mark.parametrize("headers", [{"sec-fetch-mode": "websocket"}, {}], ids=["browser", "program"])
+async def test_guarded_handshake_is_refused_to_strangers(site: Site, headers: dict[str, str]) -> None:
     async with site.running(login_required(_socket), log_in=False) as client:
         with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
-            await client.ws_connect("/", headers={"sec-fetch-mode": "websocket"})
+            await client.ws_connect("/", headers=headers)
         assert refused.value.status == 401
 
 

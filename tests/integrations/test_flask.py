@@ -553,7 +553,7 @@ def test_secret_key_and_its_fallbacks_sign_unless_there_are_own_keys() -> None:
         ({"SECRET_KEY": None}, r"app.config\['SECRET_KEY'\] is not set"),
         ({"SECRET_KEY": "dev"}, r"app.config\['SECRET_KEY'\] has fewer than 32 bytes"),
         ({"SECRET_KEY_FALLBACKS": [b"old"]}, r"app.config\['SECRET_KEY_FALLBACKS\[0\]'\] has fewer than 32 bytes"),
-        ({"COATCHECK_STORE": None}, "app.config needs COATCHECK_STORE"),
+        ({"COATCHECK_STORE": None}, r"app.config needs COATCHECK_STORE.* Set it before Coatcheck\(app\)"),
         ({"COATCHECK_STORES": "memory://"}, "does not know: COATCHECK_STORES. After COATCHECK_ it knows ADOPT, CLIENT"),
         ({"COATCHECK_IDLE_TIMEOUT": True}, "idle_timeout: expected a timedelta"),
         ({"COATCHECK_COOKIE_SAME_SITE": "none", "COATCHECK_COOKIE_SECURE": False}, "needs secure=True"),
@@ -934,3 +934,17 @@ def test_devices_of_a_user_are_listed_and_signed_out(shop: Flask) -> None:
         assert sorted(two.get("/devices").json()) == [["One", False], ["Two", True]]
         assert two.get("/others").text == "1"
         assert (one.get("/devices").status_code, two.get("/devices").status_code) == (303, 200)
+
+
+def test_a_guard_without_the_extension_says_what_is_missing() -> None:
+    app = Flask(__name__)
+    app.secret_key = KEY
+    app.testing = True
+
+    @app.get("/")
+    @login_required
+    def page() -> str:
+        return "private"
+
+    with pytest.raises(ConfigurationError, match=r"got a SecureCookieSession: is Coatcheck set up"):
+        app.test_client().get("/")

@@ -778,6 +778,11 @@ def test_templates_have_the_csrf_field_the_token_and_the_flashes(templates: Temp
         assert client.post("/change", headers={"x-csrf-token": value}).status_code == 201
 
 
+def test_forms_with_the_field_are_shown_where_no_token_is_asked_for(templates: TemplateConfig[Any]) -> None:
+    with Site(csrf="origin").running(form, template_config=templates) as client:
+        assert client.get("/form").text.startswith('<form><input type="hidden" name="csrf_token" value="')
+
+
 def test_litestars_own_csrf_protection_still_works_where_ours_is_off(
     site: Site, templates: TemplateConfig[Any]
 ) -> None:

@@ -26,7 +26,7 @@ from starlette.templating import Jinja2Templates
 from starlette.websockets import WebSocket, WebSocketDisconnect
 from starlette_client import TestClient, WebSocketDenialResponse
 
-from coatcheck import CookieConfig, Sessions
+from coatcheck import CookieConfig, Sessions, SyncSessions
 from coatcheck.errors import ConfigurationError, StoreUnavailable
 from coatcheck.guard import require_login as user_of
 from coatcheck.integrations.starlette import (
@@ -556,7 +556,24 @@ def test_over_http_from_login_to_shutdown(tmp_path: Path) -> None:
     assert happened == ["store closed"]
 
 
-def test_a_connection_is_a_request_or_a_websocket() -> None:
-    scope: dict[str, Any] = {"type": "http", "session": {}}
-    with pytest.raises(ConfigurationError, match="no session of Coatcheck"):
-        session_of(HTTPConnection(scope))
+def test_a_connection_without_a_session_says_what_to_call() -> None:
+    with pytest.raises(ConfigurationError, match=r"no session of Coatcheck: call add_sessions"):
+        session_of(HTTPConnection({"type": "http"}))
+
+
+def test_starlettes_own_middleware_that_was_left_in_is_named() -> None:
+    async def whoami(request: Request) -> Response:
+        return PlainTextResponse(user_of(session_of(request)))
+
+    app = Starlette(
+        routes=[Route("/", whoami)], middleware=[Middleware(SignedCookieMiddleware, secret_key="left from before")]
+    )
+    add_sessions(app, Sessions("memory://", secret_keys=[KEY]))
+    with pytest.raises(ConfigurationError, match=r"take out the middleware .* Starlette's SessionMiddleware"):
+        TestClient(app).get("/")
+
+
+@pytest.mark.parametrize("sessions", [SyncSessions("memory://", secret_keys=[KEY]), "memory://"])
+def test_what_are_no_sessions_is_refused_by_the_call(sessions: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"add_sessions needs a Sessions object, got a (SyncSessions|str)"):
+        add_sessions(Starlette(), sessions)

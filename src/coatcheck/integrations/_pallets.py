@@ -58,15 +58,7 @@ class Installed(Generic[SessionsT]):
 
 
 class Extension(ABC, Generic[AppT, SessionsT]):
-    """The extension. Give it the application now, or later with `init_app`, also several.
-
-    Args:
-        app: the application. Its settings are in `app.config`; see the page of the documentation on its framework.
-        sessions: a ready object in the place of the settings about sessions.
-
-    Raises:
-        ConfigurationError: a setting is unknown, missing or can't work.
-    """
+    """What the extensions of both frameworks share. It may be given to several applications, by `init_app`."""
 
     _kind: type[SessionsT]
 

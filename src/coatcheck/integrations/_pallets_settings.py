@@ -97,7 +97,10 @@ def _check_known(found: Mapping[str, Any], *, has_sessions: bool) -> None:
 def _sessions_settings(found: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
     """Give the arguments of `Sessions`."""
     if found.get("store") is None or found["store"] == "":
-        msg = "app.config needs COATCHECK_STORE: where sessions are kept, such as 'redis://localhost:6379/0'"
+        msg = (
+            "app.config needs COATCHECK_STORE: where sessions are kept, such as 'redis://localhost:6379/0'. "
+            "Set it before Coatcheck(app), or init_app(app)"
+        )
         raise ConfigurationError(msg)
     given = {name: found[name] for name in _SESSIONS_SETTINGS - _COOKIE_SETTINGS if name in found}
     for name in _DURATIONS:

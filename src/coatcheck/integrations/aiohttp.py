@@ -23,6 +23,7 @@ from coatcheck.guard import Guard, Refusal, Request, check_login
 from coatcheck.headers import TEXT
 from coatcheck.mounting import Load, claim_cookie, is_eager
 from coatcheck.outage import WhileDown
+from coatcheck.plain_http import PlainHttpNotice
 from coatcheck.sessions import FIRST_ERROR_STATUS, Session, Sessions
 
 try:
@@ -164,6 +165,7 @@ class _Transport:
         self._is_eager = is_eager(load)
         self._routes = outage.Routes(while_down)
         self._outages = outage.OutageLog()
+        self._plain_http = PlainHttpNotice(sessions.config.cookie)
         self._guard = guard
 
     @web.middleware
@@ -198,6 +200,8 @@ class _Transport:
         if exchange is not None:
             try:
                 await exchange.start(response)
+                if exchange.sets_cookie:
+                    self._plain_http.look_at(request.scheme, request.host)
             except BaseException:
                 # Another response takes its place, for which aiohttp uses the same writer.
                 if isinstance(request.writer, StreamWriter):
@@ -247,6 +251,11 @@ class _Exchange:
         self._is_concluded = False
         self._is_websocket = False
         self.has_started = False
+
+    @property
+    def sets_cookie(self) -> bool:
+        """Whether the headers that left, or are about to, set the session's cookie."""
+        return self._set_cookie is not None
 
     async def finish(self, answer: object) -> None:
         """The handler is done: store what it changed, while another answer can still be given if that fails."""
@@ -299,7 +308,7 @@ class _CsrfCheck:
     async def run(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Run the rest of the application for one request, if it may be reached."""
         try:
-            if request.headers.get("Upgrade", "").lower() == "websocket":
+            if _asks_for_websocket(request):
                 self._policy.check_origin(_attempt(request))
             if self._policy.concerns(request.method, _path(request)):
                 await self._check(request)
@@ -344,12 +353,13 @@ def _attempt(request: web.Request) -> Attempt:
 
 
 def _request(request: web.Request) -> Request:
-    return Request(
-        request.method,
-        request.raw_path,
-        ", ".join(request.headers.getall("Accept", ())),
-        request.headers.get("Sec-Fetch-Mode", ""),
-    )
+    mode = "websocket" if _asks_for_websocket(request) else request.headers.get("Sec-Fetch-Mode", "")
+    return Request(request.method, request.raw_path, ", ".join(request.headers.getall("Accept", ())), mode)
+
+
+def _asks_for_websocket(request: web.Request) -> bool:
+    """Tell whether a request is a WebSocket's handshake. Browsers also say so in Sec-Fetch-Mode, others don't."""
+    return request.headers.get("Upgrade", "").lower() == "websocket"
 
 
 def _response(refusal: Refusal) -> web.Response:

@@ -59,7 +59,22 @@ session: Final = cast("FlaskSession", flask.session)
 
 
 class Coatcheck(Extension[Flask, SyncSessions]):
-    """Flask's extension. See `Extension`."""
+    """Flask's extension: keeps `flask.session` on the server. Give it the application now, or later with `init_app`.
+
+    Args:
+        app: the application. Its settings, `COATCHECK_...` in `app.config`, have to be there before.
+        sessions: a ready `SyncSessions` in the place of the settings about sessions.
+
+    Raises:
+        ConfigurationError: a setting is unknown, missing or can't work.
+
+    Example:
+        app.config["SECRET_KEY"] = os.environ["SECRET_KEY"]  # 32 bytes or more
+        app.config["COATCHECK_STORE"] = "redis://localhost:6379/0"
+        coatcheck = Coatcheck(app)
+        ...
+        coatcheck.sessions.revoke_user(session.user_id, keep=session)
+    """
 
     _kind = SyncSessions
 

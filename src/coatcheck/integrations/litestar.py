@@ -193,8 +193,8 @@ class CoatcheckPlugin(InitPluginProtocol, ReceiveRoutePlugin):
             return csrf_token(session_of(context))
 
         engine.register_template_callable("get_flashes", get_flashes)
-        if self._has_tokens:  # else templates may want those of Litestar's own protection
-            engine.register_template_callable("csrf_field", field)
+        engine.register_template_callable("csrf_field", field)
+        if self._has_tokens:  # else templates may want that of Litestar's own protection
             engine.register_template_callable("csrf_token", token)
 
 

@@ -60,7 +60,22 @@ session: Final = cast("QuartSession", quart.session)
 
 
 class Coatcheck(Extension[Quart, Sessions]):
-    """Quart's extension. See `Extension`."""
+    """Quart's extension: keeps `quart.session` on the server. Give it the application now, or later with `init_app`.
+
+    Args:
+        app: the application. Its settings, `COATCHECK_...` in `app.config`, have to be there before.
+        sessions: a ready `Sessions` in the place of the settings about sessions.
+
+    Raises:
+        ConfigurationError: a setting is unknown, missing or can't work.
+
+    Example:
+        app.config["SECRET_KEY"] = os.environ["SECRET_KEY"]  # 32 bytes or more
+        app.config["COATCHECK_STORE"] = "redis://localhost:6379/0"
+        coatcheck = Coatcheck(app)
+        ...
+        await coatcheck.sessions.revoke_user(session.user_id, keep=session)
+    """
 
     _kind = Sessions
 

@@ -72,6 +72,9 @@ def add_sessions(  # noqa: PLR0913 (they are the settings)
         ConfigurationError: an argument can't work.
         MissingExtra: with `csrf=True`, where the extra `csrf` is not installed.
     """
+    if not isinstance(sessions, Sessions):
+        msg = f"sessions: add_sessions needs a Sessions object, got a {type(sessions).__name__}"
+        raise ConfigurationError(msg)  # now, and not when the first request makes the middlewares
     # One handler for requests and WebSockets; Starlette's types know only such as are for one of them.
     answer = cast("ExceptionHandler", partial(_answer, Guard(login_path=login_path)))
     app.exception_handlers.setdefault(LoginRequired, answer)
@@ -90,8 +93,15 @@ def session_of(connection: HTTPConnection) -> Session:
         ConfigurationError: there is none.
     """
     session = connection.scope.get(SCOPE_KEY)
-    if not isinstance(session, Session):
+    if session is None:
         msg = "This request has no session of Coatcheck: call add_sessions(app, sessions) when the application is made"
+        raise ConfigurationError(msg)
+    if not isinstance(session, Session):
+        found = f"{type(session).__module__}.{type(session).__qualname__}"
+        msg = (
+            f"This request has no session of Coatcheck, but another one, a {found}: take out the middleware that makes "
+            "it, such as Starlette's SessionMiddleware, and call add_sessions(app, sessions)"
+        )
         raise ConfigurationError(msg)
     return session
 
