@@ -130,7 +130,11 @@ class Visitor:
         """How each cookie was set last."""
         self._url = shop.url
         self._client = httpx.Client(
-            base_url=shop.url, headers={"Accept": "text/html,*/*;q=0.8", "User-Agent": user_agent}, timeout=30
+            base_url=shop.url,
+            headers={"Accept": "text/html,*/*;q=0.8", "User-Agent": user_agent},
+            # Servers close a connection on which they have answered a form before they read it. Browsers try again.
+            limits=httpx.Limits(max_keepalive_connections=0),
+            timeout=30,
         )
 
     def get(self, path: str) -> Page:
