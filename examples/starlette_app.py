@@ -15,7 +15,7 @@ from starlette.routing import Route
 from coatcheck import CookieConfig, Sessions
 from coatcheck.csrf import csrf_field
 from coatcheck.guard import safe_next
-from coatcheck.integrations.starlette import add_sessions, require_login, session_of
+from coatcheck.integrations.starlette import add_sessions, login_required, session_of
 from pages import THEMES, check_password, render
 
 sessions = Sessions(
@@ -68,7 +68,7 @@ async def logout(request: Request) -> Response:
     return RedirectResponse("/", 303)
 
 
-@require_login
+@login_required
 async def profile(request: Request) -> Response:
     """Count the visits."""
     session = session_of(request)
@@ -77,13 +77,13 @@ async def profile(request: Request) -> Response:
     return page(request, "profile", visits=session.get("visits", 0))
 
 
-@require_login
+@login_required
 async def settings_form(request: Request) -> Response:
     """Show what can be chosen."""
     return page(request, "settings")
 
 
-@require_login
+@login_required
 async def settings(request: Request) -> Response:
     """Keep what was chosen."""
     session, theme = session_of(request), (await request.form()).get("theme")
@@ -93,14 +93,14 @@ async def settings(request: Request) -> Response:
     return RedirectResponse("/settings", 303)
 
 
-@require_login
+@login_required
 async def devices(request: Request) -> Response:
     """List the user's sessions."""
     session = session_of(request)
     return page(request, "devices", devices=await sessions.for_user(str(session.user_id), current=session))
 
 
-@require_login
+@login_required
 async def revoke(request: Request) -> Response:
     """End one of the user's own sessions."""
     handle = (await request.form()).get("handle", "")
@@ -108,7 +108,7 @@ async def revoke(request: Request) -> Response:
     return RedirectResponse("/devices", 303)
 
 
-@require_login
+@login_required
 async def revoke_others(request: Request) -> Response:
     """End every session of the user but this one."""
     session = session_of(request)

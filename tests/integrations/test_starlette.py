@@ -31,8 +31,8 @@ from coatcheck.errors import ConfigurationError, StoreUnavailable
 from coatcheck.guard import require_login as user_of
 from coatcheck.integrations.starlette import (
     add_sessions,
-    require_login,
-    require_recent_login,
+    login_required,
+    recent_login_required,
     session_of,
     template_context,
 )
@@ -239,12 +239,12 @@ def test_who_is_logged_in_passes() -> None:
 # --- decorators -------------------------------------------------------------------------------------------------------
 
 
-@require_login
+@login_required
 async def guarded_async(request: Request) -> Response:
     return PlainTextResponse(str(session_of(request).user_id))
 
 
-@require_login
+@login_required
 def guarded_sync(request: Request) -> Response:
     with pytest.raises(RuntimeError):
         asyncio.get_running_loop()  # it has a thread of its own, where it may wait
@@ -252,7 +252,7 @@ def guarded_sync(request: Request) -> Response:
 
 
 class GuardedClass(HTTPEndpoint):
-    @require_login
+    @login_required
     async def get(self, request: Request) -> Response:
         return PlainTextResponse(str(session_of(request).user_id))
 
@@ -284,7 +284,7 @@ def test_a_guarded_endpoint_keeps_its_name() -> None:
 
 
 def test_an_endpoint_that_takes_no_request_can_not_be_guarded() -> None:
-    @require_login
+    @login_required
     async def blind() -> Response:
         return PlainTextResponse("")
 
@@ -296,7 +296,7 @@ def test_an_endpoint_that_takes_no_request_can_not_be_guarded() -> None:
 
 
 def test_a_login_of_long_ago_is_not_enough_where_a_recent_one_is_asked_for() -> None:
-    @require_recent_login(within=timedelta(minutes=10))
+    @recent_login_required(within=timedelta(minutes=10))
     async def password(request: Request) -> Response:
         return PlainTextResponse(str(session_of(request).user_id))
 
@@ -313,7 +313,7 @@ def test_a_login_of_long_ago_is_not_enough_where_a_recent_one_is_asked_for() -> 
 # --- WebSockets -------------------------------------------------------------------------------------------------------
 
 
-@require_login
+@login_required
 async def echo(websocket: WebSocket) -> None:
     await websocket.accept()
     await websocket.send_text(str(session_of(websocket).user_id))
@@ -321,7 +321,7 @@ async def echo(websocket: WebSocket) -> None:
 
 
 class Echo(WebSocketEndpoint):
-    @require_login
+    @login_required
     async def on_connect(self, websocket: WebSocket) -> None:
         await websocket.accept()
         await websocket.send_text(str(session_of(websocket).user_id))

@@ -79,29 +79,29 @@ async def socket(websocket: WebSocket, session: CurrentSession) -> None:
     await session.revoked()
 
 
-@starlette.require_login
+@starlette.login_required
 async def guarded(request: Request) -> Response:
     assert_type(starlette.session_of(request), Session)
     return Response()
 
 
-@starlette.require_login
+@starlette.login_required
 def guarded_sync(_request: Request) -> Response:
     return Response()
 
 
-@starlette.require_recent_login(within=timedelta(minutes=10))
+@starlette.recent_login_required(within=timedelta(minutes=10))
 async def guarded_lately(_request: Request) -> Response:
     return Response()
 
 
-@starlette.require_login
+@starlette.login_required
 async def guarded_socket(websocket: WebSocket) -> None:
     assert_type(starlette.session_of(websocket), Session)
 
 
 class Page(HTTPEndpoint):
-    @starlette.require_login
+    @starlette.login_required
     async def get(self, _request: Request) -> Response:
         return Response()
 

@@ -134,30 +134,30 @@ class GuardDecorator(Protocol):
 
 
 @overload
-def require_login(endpoint: Callable[P, Awaitable[T]], /) -> Callable[P, Coroutine[Any, Any, T]]: ...
+def login_required(endpoint: Callable[P, Awaitable[T]], /) -> Callable[P, Coroutine[Any, Any, T]]: ...
 @overload
-def require_login(endpoint: Callable[P, T], /) -> Callable[P, Coroutine[Any, Any, T]]: ...
-def require_login(endpoint: Callable[P, Any], /) -> Callable[P, Coroutine[Any, Any, Any]]:
+def login_required(endpoint: Callable[P, T], /) -> Callable[P, Coroutine[Any, Any, T]]: ...
+def login_required(endpoint: Callable[P, Any], /) -> Callable[P, Coroutine[Any, Any, Any]]:
     """Let only those who are logged in reach an endpoint: a function, async or not, for HTTP or for a WebSocket.
 
     Also for the methods of `HTTPEndpoint` and `WebSocketEndpoint`. Others are answered as `add_sessions` describes, and
     a WebSocket's handshake is refused.
 
     Example:
-        @require_login
+        @login_required
         async def profile(request: Request) -> Response: ...
     """
     return _guarded(endpoint, None)
 
 
-def require_recent_login(*, within: timedelta) -> GuardDecorator:
-    """Let only those who have logged in lately reach an endpoint. See `require_login`.
+def recent_login_required(*, within: timedelta) -> GuardDecorator:
+    """Let only those who have logged in lately reach an endpoint. See `login_required`.
 
     Args:
         within: how long ago the login may be.
 
     Example:
-        @require_recent_login(within=timedelta(minutes=10))
+        @recent_login_required(within=timedelta(minutes=10))
         async def change_password(request: Request) -> Response: ...
     """
     return cast("GuardDecorator", partial(_guarded, within=within))
