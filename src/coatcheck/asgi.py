@@ -84,6 +84,7 @@ class SessionMiddleware:
         self._is_eager = is_eager(load)
         self._routes = outage.Routes(while_down)
         self._outages = outage.OutageLog()
+        self._cookie_name = sessions.config.cookie.full_name
         self._plain_http = PlainHttpNotice(sessions.config.cookie)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -140,7 +141,7 @@ class SessionMiddleware:
         if scope.get(self._name) is not None and isinstance(scope[self._name], Session):
             msg = f"Two session middlewares have the same name {self._name!r}; give one of them another"
             raise ConfigurationError(msg)
-        claim_cookie(scope, self._sessions.config.cookie.full_name)
+        claim_cookie(scope, self._cookie_name)
 
 
 class _Exchange:
@@ -171,8 +172,8 @@ class _Exchange:
         """Pass a message on to the client, after storing what it may be about."""
         if message["type"] in _STARTS and not self.has_started:
             message = await self._start(message)
-        elif self.has_started:
-            await self._sessions.save_rest(self._session)
+        elif self.has_started and (saving := self._sessions.save_rest(self._session)) is not None:
+            await saving
         await self._send(message)
 
     async def _start(self, message: Message) -> Message:
@@ -210,7 +211,9 @@ class _Exchange:
     async def finished(self, scope: Scope) -> StoreUnavailable | None:
         """The application returned: store what it did last. Gives the error for which it was answered by 503."""
         if self.has_started:
-            await self._sessions.save_rest(self._session)
+            saving = self._sessions.save_rest(self._session)
+            if saving is not None:
+                await saving
         elif self._store_error is not None:
             await self.failed()
             await _refuse(scope, self._send, self._sessions.cookie_of_failed(self._session))

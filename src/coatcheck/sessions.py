@@ -11,7 +11,7 @@ import asyncio
 import inspect
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import timedelta
 from enum import Enum
@@ -436,10 +436,9 @@ class Sessions(_Sessions[AsyncStore, Session]):
             except StoreError as error:  # what the request is about is stored
                 log_leftover(error)
 
-    async def save_rest(self, session: Session) -> None:
-        """Store what was changed after `conclude`. Asked for with every message or chunk, and seldom anything."""
-        if not session._work.settled:
-            await session.save()
+    def save_rest(self, session: Session) -> Awaitable[None] | None:
+        """Store what was changed after `conclude`. Asked for with every message; None, as mostly, if it is nothing."""
+        return None if session._work.settled else session.save()
 
     async def abandon(self, session: Session) -> None:
         """Drop what has changed, because the request failed. Only `destroy()` holds."""

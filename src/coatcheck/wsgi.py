@@ -72,6 +72,7 @@ class SessionMiddleware:
         self._is_eager = is_eager(load)
         self._routes = outage.Routes(while_down)
         self._outages = outage.OutageLog()
+        self._cookie_name = sessions.config.cookie.full_name
         self._plain_http = PlainHttpNotice(sessions.config.cookie)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -110,7 +111,7 @@ class SessionMiddleware:
         if self._environ_key in environ:
             msg = f"Two session middlewares have the same environ_key {self._environ_key!r}; give one of them another"
             raise ConfigurationError(msg)
-        claim_cookie(environ, self._sessions.config.cookie.full_name)
+        claim_cookie(environ, self._cookie_name)
 
 
 def require_login(
