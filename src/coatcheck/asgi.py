@@ -16,7 +16,7 @@ from coatcheck.devices import Device
 from coatcheck.errors import ConfigurationError, StoreUnavailable
 from coatcheck.guard import Guard, Refusal, Request
 from coatcheck.headers import BYTES
-from coatcheck.mounting import Load, claim_cookie, is_eager
+from coatcheck.mounting import Load, check_sessions, claim_cookie, is_eager
 from coatcheck.outage import WhileDown
 from coatcheck.plain_http import PlainHttpNotice
 from coatcheck.sessions import FIRST_ERROR_STATUS, Session, Sessions
@@ -75,9 +75,7 @@ class SessionMiddleware:
         load: Load = "eager",
         while_down: WhileDown | Mapping[str, WhileDown] = "refuse",
     ) -> None:
-        if not isinstance(sessions, Sessions):
-            msg = f"sessions: the ASGI middleware needs a Sessions object, got a {type(sessions).__name__}"
-            raise ConfigurationError(msg)
+        check_sessions(sessions, Sessions, "the ASGI middleware")
         self._app = app
         self._sessions = sessions
         self._name = name

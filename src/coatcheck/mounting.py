@@ -13,6 +13,19 @@ _COOKIES: Final = "coatcheck.cookies"
 """The key of a request's scope or environ for the names of the cookies that are taken."""
 
 
+def check_sessions(sessions: object, kind: type, who: str) -> None:
+    """Raise ConfigurationError where somebody is given something else than the sessions that it can work with.
+
+    Args:
+        sessions: what is given.
+        kind: `Sessions` or `SyncSessions`.
+        who: who needs it, for the message.
+    """
+    if not isinstance(sessions, kind):
+        msg = f"sessions: {who} needs a {kind.__name__} object, got a {type(sessions).__name__}"
+        raise ConfigurationError(msg)
+
+
 def is_eager(load: Load) -> bool:
     """Tell whether sessions are loaded before the application runs. Raises ConfigurationError for another word."""
     if load not in ("eager", "lazy"):

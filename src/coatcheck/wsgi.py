@@ -20,7 +20,7 @@ from coatcheck.devices import Device
 from coatcheck.errors import ConfigurationError, StoreUnavailable
 from coatcheck.guard import Guard, Refusal, Request
 from coatcheck.headers import TEXT
-from coatcheck.mounting import Load, claim_cookie, is_eager
+from coatcheck.mounting import Load, check_sessions, claim_cookie, is_eager
 from coatcheck.outage import WhileDown
 from coatcheck.plain_http import PlainHttpNotice
 from coatcheck.sessions import SyncSession, SyncSessions
@@ -63,9 +63,7 @@ class SessionMiddleware:
         load: Load = "eager",
         while_down: WhileDown | Mapping[str, WhileDown] = "refuse",
     ) -> None:
-        if not isinstance(sessions, SyncSessions):
-            msg = f"sessions: the WSGI middleware needs a SyncSessions object, got a {type(sessions).__name__}"
-            raise ConfigurationError(msg)
+        check_sessions(sessions, SyncSessions, "the WSGI middleware")
         self._app = app
         self._sessions = sessions
         self._environ_key = environ_key

@@ -21,7 +21,7 @@ from coatcheck.devices import Device
 from coatcheck.errors import ConfigurationError, CsrfRefused, LoginRequired, MissingExtra, StoreUnavailable
 from coatcheck.guard import Guard, Refusal, Request, check_login
 from coatcheck.headers import TEXT
-from coatcheck.mounting import Load, claim_cookie, is_eager
+from coatcheck.mounting import Load, check_sessions, claim_cookie, is_eager
 from coatcheck.outage import WhileDown
 from coatcheck.plain_http import PlainHttpNotice
 from coatcheck.sessions import FIRST_ERROR_STATUS, Session, Sessions
@@ -77,9 +77,7 @@ def setup(  # noqa: PLR0913 (they are the settings)
     Raises:
         ConfigurationError: an argument can't work.
     """
-    if not isinstance(sessions, Sessions):
-        msg = f"sessions: aiohttp needs a Sessions object, got a {type(sessions).__name__}"
-        raise ConfigurationError(msg)
+    check_sessions(sessions, Sessions, "aiohttp")
     transport = _Transport(sessions, name, load, while_down, Guard(login_path=login_path))
     tokens = wants_tokens(csrf)
     if csrf:

@@ -31,7 +31,7 @@ from coatcheck.csrf.policy import wants_tokens
 from coatcheck.csrf.tokens import HiddenField, csrf_field, csrf_token
 from coatcheck.errors import ConfigurationError, LoginRequired, MissingExtra, StoreUnavailable, UnsupportedValue
 from coatcheck.guard import Guard, check_login
-from coatcheck.mounting import Load, is_eager
+from coatcheck.mounting import Load, check_sessions, is_eager
 from coatcheck.outage import Routes, WhileDown
 from coatcheck.session import Flash
 from coatcheck.sessions import Session, Sessions
@@ -103,9 +103,7 @@ class CoatcheckPlugin(InitPluginProtocol, ReceiveRoutePlugin):
         trusted_origins: Iterable[str] = (),
         csrf_exempt: Iterable[str] = (),
     ) -> None:
-        if not isinstance(sessions, Sessions):
-            msg = f"sessions: Litestar needs a Sessions object, got a {type(sessions).__name__}"
-            raise ConfigurationError(msg)
+        check_sessions(sessions, Sessions, "Litestar")
         is_eager(load)  # both to say now what is wrong with them: the middlewares are made when routes are
         Routes(while_down)
         self._sessions = sessions

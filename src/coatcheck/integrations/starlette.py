@@ -18,7 +18,7 @@ from coatcheck.csrf.asgi import CsrfMiddleware
 from coatcheck.csrf.policy import wants_tokens
 from coatcheck.errors import ConfigurationError, LoginRequired, MissingExtra, StoreUnavailable
 from coatcheck.guard import Guard, check_login
-from coatcheck.mounting import Load
+from coatcheck.mounting import Load, check_sessions
 from coatcheck.outage import WhileDown
 from coatcheck.sessions import Session, Sessions
 
@@ -72,9 +72,7 @@ def add_sessions(  # noqa: PLR0913 (they are the settings)
         ConfigurationError: an argument can't work.
         MissingExtra: with `csrf=True`, where the extra `csrf` is not installed.
     """
-    if not isinstance(sessions, Sessions):
-        msg = f"sessions: add_sessions needs a Sessions object, got a {type(sessions).__name__}"
-        raise ConfigurationError(msg)  # now, and not when the first request makes the middlewares
+    check_sessions(sessions, Sessions, "add_sessions")  # now, and not when the first request makes the middlewares
     # One handler for requests and WebSockets; Starlette's types know only such as are for one of them.
     answer = cast("ExceptionHandler", partial(_answer, Guard(login_path=login_path)))
     app.exception_handlers.setdefault(LoginRequired, answer)
