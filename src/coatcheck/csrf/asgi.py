@@ -80,9 +80,9 @@ class CsrfMiddleware:
                 await self._check(scope, body)
             except CsrfRefused as error:
                 await body.read_what_is_left()
-                await self._refuse(error, scope, body.receive_again, send)
+                await self._refuse(error, scope, body.rest, send)
                 return
-            receive = body.receive_again
+            receive = body.rest
         await self._app(scope, receive, send)
 
     async def _check(self, scope: Scope, body: _Body) -> None:
@@ -127,7 +127,12 @@ class _Body:
         self._is_over = not message.get("more_body", False)  # nor has a client that leaves
         return piece, self._is_over
 
-    async def receive_again(self) -> Message:
+    @property
+    def rest(self) -> Receive:
+        """Where the application receives the body from: the server, unless some of it was seen."""
+        return self._receive if self._last is None else self._receive_again
+
+    async def _receive_again(self) -> Message:
         """Give the application what was seen, and then the rest."""
         last, self._last = self._last, None
         if last is None:

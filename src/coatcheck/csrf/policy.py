@@ -10,7 +10,7 @@ from html import escape
 from typing import Final, Literal, TypeAlias
 from urllib.parse import urlsplit
 
-from coatcheck.csrf.tokens import is_genuine
+from coatcheck.csrf.tokens import has_nothing, is_genuine
 from coatcheck.errors import ConfigurationError, CsrfRefused
 from coatcheck.guard import Refusal, Request, text_headers
 from coatcheck.mounting import is_below
@@ -103,7 +103,7 @@ class CsrfPolicy:
 
     def needs_token(self, session: BaseSession, *, is_own_page: bool) -> bool:
         """Tell whether there is something to protect that needs more than what `check_origin` gave."""
-        if session.is_new and not session:
+        if has_nothing(session):
             return False
         return session.user_id is not None or not is_own_page
 

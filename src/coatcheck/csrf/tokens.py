@@ -38,7 +38,7 @@ def csrf_token(session: BaseSession) -> str:
     Args:
         session: the request's session, loaded.
     """
-    if not session.is_available or (session.is_new and not session):
+    if not session.is_available or has_nothing(session):
         return ""
     known = _secrets_of(session)
     secret = known[-1] if known else secrets.token_urlsafe(_SECRET_BYTES)
@@ -78,14 +78,21 @@ def csrf_field(session: BaseSession) -> HiddenField:
     return HiddenField(f'<input type="hidden" name="{FIELD}" value="{csrf_token(session)}">')
 
 
+def has_nothing(session: BaseSession) -> bool:
+    """Tell whether there is no session to protect: none is stored, and nothing is about to be."""
+    return session.is_new and not session
+
+
 def _secrets_of(session: BaseSession) -> list[str]:
-    kept: Any = session.get(SESSION_KEY)
-    return kept.split() if isinstance(kept, str) else []
+    return _secrets_in(session.get(SESSION_KEY))
+
+
+def _secrets_in(kept: Any) -> list[str]:
+    return kept.split() if isinstance(kept, str) else []  # an application may have put something else there
 
 
 def _with_secret(secret: str, kept: Any) -> str:
-    known = kept.split() if isinstance(kept, str) else []
-    return " ".join([*known, secret][-_MAX_SECRETS:])
+    return " ".join([*_secrets_in(kept), secret][-_MAX_SECRETS:])
 
 
 def _mac(session: BaseSession, secret: str) -> bytes:
