@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial, wraps
-from typing import Any, Final, Generic, TypeAlias, TypeVar, cast
+from typing import Any, ClassVar, Final, Generic, TypeAlias, TypeVar, cast
 
 from flask.sansio.app import App
 from flask.sessions import SessionMixin
@@ -61,6 +61,8 @@ class Extension(ABC, Generic[AppT, SessionsT]):
     """What the extensions of both frameworks share. It may be given to several applications, by `init_app`."""
 
     _kind: type[SessionsT]
+    _middlewares: ClassVar[tuple[Callable[..., Any], Callable[..., Any]]]
+    """That of the CSRF protection, and that of sessions."""
 
     def __init__(self, app: AppT | None = None, *, sessions: SessionsT | None = None) -> None:
         self._given: SessionsT | None = sessions
@@ -86,6 +88,13 @@ class Extension(ABC, Generic[AppT, SessionsT]):
         installed.guard(lambda _endpoint: "/")  # says now if the path can't be one
         self._install(app, sessions, settings)
         app.extensions[EXTENSION] = installed
+
+    def _around(self, inner: Any, sessions: SessionsT, settings: Settings) -> Any:
+        """Put the middlewares around an application: the CSRF protection is inside of the session."""
+        check_requests, put_session = self._middlewares
+        if settings.csrf is not None:
+            inner = check_requests(inner, **settings.csrf)
+        return put_session(inner, sessions, **settings.middleware)
 
     @property
     def sessions(self) -> SessionsT:

@@ -52,6 +52,11 @@ class Settings:
     csrf: Mapping[str, Any] | None
     login_path: str
 
+    @property
+    def has_tokens(self) -> bool:
+        """Whether forms need a CSRF token."""
+        return self.csrf is not None and bool(self.csrf["tokens"])
+
 
 def read_settings(config: Mapping[str, Any], *, has_sessions: bool) -> Settings:
     """Read an application's settings.

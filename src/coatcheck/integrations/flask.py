@@ -13,7 +13,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final, cast
+from functools import partial
+from typing import TYPE_CHECKING, Final, cast
 
 from coatcheck import outage
 from coatcheck.csrf.wsgi import CsrfMiddleware
@@ -77,15 +78,12 @@ class Coatcheck(Extension[Flask, SyncSessions]):
     """
 
     _kind = SyncSessions
+    _middlewares = (CsrfMiddleware, SessionMiddleware)
 
     def _install(self, app: Flask, sessions: SyncSessions, settings: Settings) -> None:
-        inner: Any = app.wsgi_app
-        if settings.csrf is not None:
-            inner = CsrfMiddleware(inner, **settings.csrf)
-            if settings.csrf["tokens"]:
-                give_templates_the_csrf_token(app, session)
-        outer: Any = SessionMiddleware(inner, sessions, **settings.middleware)
-        app.wsgi_app = outer  # type: ignore[method-assign]
+        app.wsgi_app = self._around(app.wsgi_app, sessions, settings)  # type: ignore[method-assign]
+        if settings.has_tokens:
+            give_templates_the_csrf_token(app, session)
         app.session_interface = _Interface(sessions)
         app.before_request(_check_marked_view)
         answer(app, LoginRequired, _send_to_login)
@@ -109,11 +107,7 @@ def recent_login_required(within: timedelta) -> Callable[[View], View]:
     Args:
         within: how long ago the login may be.
     """
-
-    def decorate(view: View) -> View:
-        return guarded(view, within, session)
-
-    return decorate
+    return partial(guarded, within=within, session=session)
 
 
 class _Interface(SessionInterface):

@@ -16,6 +16,7 @@ from urllib.parse import unquote
 
 from coatcheck.asgi import (
     POLICY_VIOLATION,
+    SCOPE_KEY,
     WHOLE_PATH,
     ASGIApp,
     Message,
@@ -94,7 +95,7 @@ class CoatcheckPlugin(InitPluginProtocol, ReceiveRoutePlugin):
         self,
         sessions: Sessions,
         *,
-        name: str = "session",
+        name: str = SCOPE_KEY,
         dependency: str | None = None,
         load: Load = "eager",
         while_down: WhileDown | Mapping[str, WhileDown] = "refuse",
@@ -136,7 +137,7 @@ class CoatcheckPlugin(InitPluginProtocol, ReceiveRoutePlugin):
     def receive_route(self, route: BaseRoute) -> None:
         """Called by Litestar for each route: say in OpenAPI which need the session's cookie."""
         for handler in _handlers_of(route):
-            if self._name == "session":
+            if self._name == SCOPE_KEY:
                 _check_middlewares(handler)
             if isinstance(handler, HTTPRouteHandler) and self._is_guarded(handler):
                 requirement: dict[str, list[str]] = {self._name: []}
@@ -196,7 +197,7 @@ class CoatcheckPlugin(InitPluginProtocol, ReceiveRoutePlugin):
             engine.register_template_callable("csrf_token", token)
 
 
-async def get_session(connection: Connection, name: str = "session") -> Session:
+async def get_session(connection: Connection, name: str = SCOPE_KEY) -> Session:
     """Give the session of a request or a WebSocket, loaded: for guards, hooks and middlewares.
 
     Args:
@@ -221,7 +222,7 @@ class LoginGuard:
         name: which session, if there are several: see `CoatcheckPlugin`.
     """
 
-    def __init__(self, *, within: timedelta | None = None, name: str = "session") -> None:
+    def __init__(self, *, within: timedelta | None = None, name: str = SCOPE_KEY) -> None:
         self.within = within
         self.name = name
 
@@ -240,7 +241,7 @@ login_required: Final = LoginGuard()
 """The guard that lets pass whoever is logged in."""
 
 
-def recent_login_required(within: timedelta, *, name: str = "session") -> LoginGuard:
+def recent_login_required(within: timedelta, *, name: str = SCOPE_KEY) -> LoginGuard:
     """Give a guard that lets pass whoever has logged in lately. See `LoginGuard`."""
     return LoginGuard(within=within, name=name)
 

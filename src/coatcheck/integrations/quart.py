@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from coatcheck import outage
@@ -78,15 +79,12 @@ class Coatcheck(Extension[Quart, Sessions]):
     """
 
     _kind = Sessions
+    _middlewares = (CsrfMiddleware, SessionMiddleware)
 
     def _install(self, app: Quart, sessions: Sessions, settings: Settings) -> None:
-        inner: Any = app.asgi_app
-        if settings.csrf is not None:
-            inner = CsrfMiddleware(inner, **settings.csrf)
-            if settings.csrf["tokens"]:
-                give_templates_the_csrf_token(app, session)
-        outer: Any = SessionMiddleware(inner, sessions, **settings.middleware)
-        app.asgi_app = outer  # type: ignore[method-assign]
+        app.asgi_app = self._around(app.asgi_app, sessions, settings)  # type: ignore[method-assign]
+        if settings.has_tokens:
+            give_templates_the_csrf_token(app, session)
         app.session_interface = cast("Any", _Interface(sessions))  # any will do, whatever the annotation says
         app.before_request(_check_marked_view)
         app.before_websocket(_check_marked_websocket)
@@ -111,11 +109,7 @@ def recent_login_required(within: timedelta) -> Callable[[View], View]:
     Args:
         within: how long ago the login may be.
     """
-
-    def decorate(view: View) -> View:
-        return guarded(view, within, session)
-
-    return decorate
+    return partial(guarded, within=within, session=session)
 
 
 class _Interface(SessionInterface):
