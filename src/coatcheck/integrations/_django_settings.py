@@ -167,16 +167,18 @@ class _Held:
         return self._configuration
 
     def sessions(self) -> SyncSessions:
-        with self._lock:
-            if self._sync is None:
-                self._sync = self.configuration().sessions(self._table())
-            return self._sync
+        made = self._sync  # asked for several times in each request, so without the lock
+        if made is None:
+            with self._lock:
+                made = self._sync = self._sync or self.configuration().sessions(self._table())
+        return made
 
     def async_sessions(self) -> Sessions:
-        with self._lock:
-            if self._async is None:
-                self._async = self.configuration().async_sessions(self._table())
-            return self._async
+        made = self._async
+        if made is None:
+            with self._lock:
+                made = self._async = self._async or self.configuration().async_sessions(self._table())
+        return made
 
     def _table(self) -> SyncMemoryStore:
         if self._memory is None:

@@ -176,15 +176,17 @@ async def _astreamed(store: SessionStore, content: AsyncIterator[bytes]) -> Asyn
         save, give_up = sync_to_async(store._core.save), sync_to_async(partial(sessions().give_up, store._core))
     else:
         save, give_up = native.save, partial(async_sessions().give_up, native)
+
+    async def save_rest() -> None:
+        if not store._work.settled:
+            store._prepare()
+            await save()
+
     try:
         async for chunk in content:
-            if not store._work.settled:
-                store._prepare()
-                await save()
+            await save_rest()
             yield chunk
     except BaseException:
         await give_up()
         raise
-    if not store._work.settled:
-        store._prepare()
-        await save()
+    await save_rest()
