@@ -128,6 +128,17 @@ def test_values_are_real_instances_of_the_declared_types_and_changes_are_stored_
     assert face.stored(session.token) == {"theme": "dark", "cart": [{"name": "book", "count": 2}]}
 
 
+def test_of_a_session_that_was_lost_while_somebody_logs_in_nothing_is_shown(memory: Face) -> None:
+    session = memory.request()
+    shop.of(session).theme = "dark"
+    memory.respond(session)
+    session = memory.request(session.token)
+    data = shop.of(session)
+    shown = [data.theme]
+    session._work.start_over()
+    assert [*shown, data.theme] == ["dark", "light"]
+
+
 def test_of_gives_the_same_object_whenever_a_request_asks(memory: Face) -> None:
     session = memory.request()
     assert shop.of(session) is shop.of(session)

@@ -538,6 +538,14 @@ async def test_route_may_go_on_without_the_store() -> None:
         assert (await client.get("/")).status == 503
 
 
+async def test_page_that_goes_on_without_the_store_is_not_for_caches_even_if_it_ignores_the_session() -> None:
+    site = Site(while_down="continue")
+    async with site.running(ignore) as client:
+        site.store.fail("load")
+        response = await client.get("/")
+        assert (response.status, response.headers["cache-control"]) == (200, "no-store")
+
+
 # --- load, names, sub-applications ------------------------------------------------------------------------------------
 
 

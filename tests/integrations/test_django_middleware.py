@@ -25,7 +25,7 @@ from coatcheck.errors import ResponseStarted
 from coatcheck.integrations._django_headers import put_headers
 from coatcheck.integrations._django_settings import check_deployment, check_settings
 from coatcheck.integrations.django import SessionMiddleware, SessionStore, sessions
-from coatcheck.testing import SyncFailingStore
+from coatcheck.testing import FailingStore, SyncFailingStore
 
 
 @pytest.fixture(autouse=True)
@@ -435,12 +435,28 @@ def test_an_async_stream_stores_what_it_changes_before_the_next_chunk_leaves() -
     async def visit() -> None:
         client = AsyncClient()
         await client.get("/aput?cart=full")
-        chunks = aiter(await client.get("/astream"))
+        chunks = aiter(await client.get("/astream?after"))
         assert await anext(chunks) == b"first"
         assert SessionStore(client.cookies["sessionid"].value).load() == {"cart": "full", "seen": "in the stream"}
         assert [chunk async for chunk in chunks] == [b"last"]
+        assert SessionStore(client.cookies["sessionid"].value).load()["after"] == "the last"
 
     asyncio.run(visit())
+
+
+def test_why_an_async_body_failed_is_not_hidden_by_a_store_that_fails_too() -> None:
+    store, async_store = SyncFailingStore(), FailingStore()
+
+    async def visit() -> None:
+        client = AsyncClient()
+        await client.get("/aput?a=1")
+        chunks = aiter(await client.get("/astream_and_fail"))
+        assert await anext(chunks) == b"first"
+        with async_store.failing(), pytest.raises(ValueError, match="the body fails"):
+            await anext(chunks)
+
+    with override_settings(COATCHECK={"store": store, "async_store": async_store}):
+        asyncio.run(visit())
 
 
 def test_a_stream_that_would_start_a_session_raises() -> None:

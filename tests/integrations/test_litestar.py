@@ -568,6 +568,7 @@ def test_guarded_handler_is_for_those_who_are_logged_in(load: str) -> None:
     with site.running(who, logged_in=False) as client:
         browser = client.get("/who?x=1", headers={"accept": "text/html"})
         assert (browser.status_code, browser.headers["location"]) == (303, "/login?next=%2Fwho%3Fx%3D1")
+        assert browser.headers["content-type"] == "text/plain; charset=utf-8"
         program = client.get("/who", headers=JSON)
         assert (program.status_code, program.json()["error"]) == (401, "login_required")
         assert program.headers["cache-control"] == "no-store"

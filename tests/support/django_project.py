@@ -240,6 +240,18 @@ async def astream(request: Any) -> StreamingHttpResponse:
         await request.session.aset("seen", "in the stream")
         yield b"first"
         yield b"last"
+        if "after" in request.GET:
+            await request.session.aset("after", "the last")
+
+    return StreamingHttpResponse(body())
+
+
+async def astream_and_fail(request: Any) -> StreamingHttpResponse:
+    async def body() -> AsyncIterator[bytes]:
+        yield b"first"
+        request.session.coatcheck.destroy()
+        msg = "the body fails"
+        raise ValueError(msg)
 
     return StreamingHttpResponse(body())
 
@@ -294,8 +306,8 @@ urlpatterns = [
         path(view.__name__, view)
         for view in (
             untouched, read, put, fill_cart, nested, put_and_wait, log_in, log_out, switch, who, expire, fail, save_now,
-            create, same, say, hear, stream, stream_and_fail, astream, aread, aput, anested, alog_in, alog_out, awho,
-            asave, acreate,
+            create, same, say, hear, stream, stream_and_fail, astream, astream_and_fail, aread, aput, anested, alog_in,
+            alog_out, awho, asave, acreate,
         )
     ),
 ]  # fmt: skip
