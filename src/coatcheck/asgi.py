@@ -38,6 +38,7 @@ POLICY_VIOLATION: Final = 1008
 TRY_AGAIN_LATER: Final = 1013
 """WebSocket close codes (RFC 6455, section 7.4.1, and IANA's registry)."""
 
+_WITH_SESSION: Final = frozenset({"http", "websocket"})
 _HTTP_START: Final = "http.response.start"
 # Messages whose headers can carry a cookie; the WebSocket ones are for accepted and for denied handshakes.
 _STARTS: Final = frozenset({_HTTP_START, "websocket.accept", "websocket.http.response.start"})
@@ -88,35 +89,21 @@ class SessionMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the application for one connection."""
         kind = scope["type"]
-        if kind in ("http", "websocket"):
-            await self._run(scope, receive, send)
-        elif kind == "lifespan":
+        if kind == "lifespan":
             await self._app(scope, receive, partial(self._send_lifespan, send))
-        else:
+            return
+        if kind not in _WITH_SESSION:
             await self._app(scope, receive, send)
-
-    async def _send_lifespan(self, send: Send, message: Message) -> None:
-        """Close the store when the application has shut down, before the server is told and may stop the loop."""
-        if message["type"] in ("lifespan.shutdown.complete", "lifespan.shutdown.failed"):
-            await self._sessions.close()
-        await send(message)
-
-    async def _run(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self._check_names(scope)
-        cookies = [value for name, value in scope["headers"] if name == b"cookie"]
-        # Not the scope, which is going to hold the session: what holds each other waits for the garbage collector.
-        device = partial(_device, scope["headers"], scope.get("client"))
-        session = self._sessions.begin(cookies, device, may_go_on=self._routes.go_on(path_of(scope)))
-        exchange = _Exchange(self._sessions, session, receive, send)
-        if self._plain_http.is_due:
-            exchange.on_cookie = partial(_look_at, self._plain_http, scope.get("scheme", "http"), scope["headers"])
+            return
+        exchange = self._begin(scope, receive, send)
+        session = exchange.session
         try:
             if self._is_eager:
                 await session.load()
             else:
                 session.wait_for_load()
             scope[self._name] = session
-            await self._app(scope, exchange.receive if scope["type"] == "websocket" else receive, exchange.send)
+            await self._app(scope, receive if kind == "http" else exchange.receive, exchange.send)
         except Exception as error:
             await exchange.failed()
             outage_met = exchange.outage_behind(error)
@@ -128,30 +115,55 @@ class SessionMiddleware:
             await exchange.failed()
             raise
         else:
-            outage_met = await exchange.finished(scope)
-            if outage_met is not None:
-                self._outages.report(outage_met)
-            else:
-                self._outages.went_on(session._work.outage)
+            if not (exchange.has_started and session._work.settled):  # mostly, nothing is left to do
+                await self._finish(exchange, scope)
 
-    def _check_names(self, scope: Scope) -> None:
-        """Refuse two middlewares that would write to the same place, here or in the browser."""
-        if scope.get(self._name) is not None and isinstance(scope[self._name], Session):
+    def _begin(self, scope: Scope, receive: Receive, send: Send) -> _Exchange:
+        """Begin with a request's session, which is not loaded yet."""
+        if self._name in scope:
+            self._check_name(scope)
+        claim_cookie(scope, self._cookie_name)
+        headers = scope["headers"]
+        cookies = [value for name, value in headers if name == b"cookie"]
+        # Not the scope, which is going to hold the session: what holds each other waits for the garbage collector.
+        device = partial(_device, headers, scope.get("client"))
+        may_go_on = self._routes.any_goes_on and self._routes.go_on(path_of(scope))
+        session = self._sessions.begin(cookies, device, may_go_on=may_go_on)
+        exchange = _Exchange(self._sessions, session, receive, send)
+        if self._plain_http.is_due:
+            exchange.on_cookie = partial(_look_at, self._plain_http, scope.get("scheme", "http"), headers)
+        return exchange
+
+    async def _finish(self, exchange: _Exchange, scope: Scope) -> None:
+        outage_met = await exchange.finish(scope)
+        if outage_met is not None:
+            self._outages.report(outage_met)
+        else:
+            self._outages.went_on(exchange.session._work.outage)
+
+    async def _send_lifespan(self, send: Send, message: Message) -> None:
+        """Close the store when the application has shut down, before the server is told and may stop the loop."""
+        if message["type"] in ("lifespan.shutdown.complete", "lifespan.shutdown.failed"):
+            await self._sessions.close()
+        await send(message)
+
+    def _check_name(self, scope: Scope) -> None:
+        """Refuse two middlewares that would write to the same place."""
+        if isinstance(scope[self._name], Session):
             msg = f"Two session middlewares have the same name {self._name!r}; give one of them another"
             raise ConfigurationError(msg)
-        claim_cookie(scope, self._cookie_name)
 
 
 class _Exchange:
     """One request and its response, on their way past the session."""
 
     __slots__ = (
-        "_receive", "_send", "_session", "_sessions", "_store_error", "has_started", "is_disconnected", "on_cookie"
+        "_receive", "_send", "_sessions", "_store_error", "has_started", "is_disconnected", "on_cookie", "session"
     )  # fmt: skip
 
     def __init__(self, sessions: Sessions, session: Session, receive: Receive, send: Send) -> None:
         self._sessions = sessions
-        self._session = session
+        self.session = session
         self._receive = receive
         self._send = send
         self._store_error: StoreUnavailable | None = None
@@ -168,10 +180,11 @@ class _Exchange:
 
     async def send(self, message: Message) -> None:
         """Pass a message on to the client, after storing what it may be about."""
-        if message["type"] in _STARTS and not self.has_started:
+        if self.has_started:
+            if not self.session._work.settled:
+                await self._sessions.save_rest(self.session)
+        elif message["type"] in _STARTS:
             message = await self._start(message)
-        elif self.has_started and (saving := self._sessions.save_rest(self._session)) is not None:
-            await saving
         await self._send(message)
 
     async def _start(self, message: Message) -> Message:
@@ -183,14 +196,14 @@ class _Exchange:
         if self._store_error is not None and status < FIRST_ERROR_STATUS:
             raise self._store_error  # the application went on after the error; its answer may not be true
         try:
-            set_cookie = await self._sessions.conclude(self._session, status)
+            set_cookie = await self._sessions.conclude(self.session, status)
         except StoreUnavailable as error:
             self._store_error = error
             raise
         self.has_started = True
         if set_cookie is not None and self.on_cookie is not None:
             self.on_cookie()
-        headers = self._sessions.headers(BYTES, message.get("headers", ()), self._session, set_cookie)
+        headers = self._sessions.headers(BYTES, message.get("headers", ()), self.session, set_cookie)
         return message if headers is None else {**message, "headers": headers}
 
     def outage_behind(self, error: Exception) -> StoreUnavailable | None:
@@ -204,19 +217,17 @@ class _Exchange:
 
     async def failed(self) -> None:
         """The application raised: nothing is stored, unless it is a WebSocket whose client has just gone."""
-        await self._sessions.give_up(self._session, keep_changes=self.is_disconnected)
+        await self._sessions.give_up(self.session, keep_changes=self.is_disconnected)
 
-    async def finished(self, scope: Scope) -> StoreUnavailable | None:
+    async def finish(self, scope: Scope) -> StoreUnavailable | None:
         """The application returned: store what it did last. Gives the error for which it was answered by 503."""
         if self.has_started:
-            saving = self._sessions.save_rest(self._session)
-            if saving is not None:
-                await saving
+            await self._sessions.save_rest(self.session)
         elif self._store_error is not None:
             await self.failed()
-            await _refuse(scope, self._send, self._sessions.cookie_of_failed(self._session))
+            await _refuse(scope, self._send, self._sessions.cookie_of_failed(self.session))
         else:  # no response, or a handshake that was refused without one: no cookie can be set
-            await self._sessions.abandon(self._session)
+            await self._sessions.abandon(self.session)
         return None if self.has_started else self._store_error
 
 

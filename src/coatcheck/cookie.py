@@ -30,11 +30,10 @@ class CookieReader:
         values: list[bytes] = []
         for header in headers:
             if start in header:
-                values += [
-                    stripped[len(start) :]
-                    for pair in header.split(b";")
-                    if (stripped := pair.strip(b" \t")).startswith(start)
-                ]
+                for pair in header.split(b";"):
+                    stripped = pair.strip(b" \t")
+                    if stripped.startswith(start):
+                        values.append(stripped[len(start) :])
         return values
 
 

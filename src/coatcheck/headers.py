@@ -42,10 +42,10 @@ class ResponseHeaders(Generic[Text]):
             old_cookie: another one, which takes away the cookie of a system that was there before, or None.
             for_now: what is said is not true for longer, so caches must not keep it either.
         """
-        cookies = [cookie for cookie in (set_cookie, old_cookie) if cookie is not None]
-        if cookies or for_now:
+        if set_cookie is not None or old_cookie is not None or for_now:
             headers[:] = [header for header in headers if not self._is_for_caches(header[0].lower())]
             headers.append(self._no_store)
+            cookies = [cookie for cookie in (set_cookie, old_cookie) if cookie is not None]
             headers += [(self._set_cookie, self._text(cookie)) for cookie in cookies]
         elif not accessed:
             return

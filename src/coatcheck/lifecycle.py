@@ -30,8 +30,8 @@ from coatcheck.keeper import MAX_CONFLICTS, MOVED_MS, Found, Keeper, Steps, fetc
 from coatcheck.operations import Delete, Load, Pause, Touch
 from coatcheck.record import AnyRecord, Login, Moved, Record, Values
 from coatcheck.token import Tokens, TokenSigner, VerifiedToken
-from coatcheck.users import Users, check_user_id, epoch_key, is_of_epoch, tag_of
-from coatcheck.working_copy import CLAIMED, Standing, WorkingCopy
+from coatcheck.users import Users, check_user_id, epoch_key, is_of_epoch, is_users, tag_of
+from coatcheck.working_copy import CLAIMED, WorkingCopy
 
 _SKEW_MS: Final = 60_000
 _MAX_ATTEMPTS: Final = 3
@@ -90,21 +90,21 @@ class Lifecycle:
         genuine = self._tokens.verify(tokens[0]) if len(tokens) == 1 else self._only_genuine(tokens)
         if genuine is None:
             return _refused(work, "forged")
-        session_id, issued_at_s, tag, by_older_key = genuine
-        if now_ms - issued_at_s * 1000 >= self.keeper.lifetime_ms:
+        issued_at_ms = genuine.issued_at * 1000
+        if now_ms - issued_at_ms >= self.keeper.lifetime_ms:
             return _refused(work, "stale")
-        work.session_id = session_id
-        work.issued_at_ms = issued_at_s * 1000
-        work.user_tag = tag
-        work.by_older_key = by_older_key
-        work.standing = Standing.UNLOADED
+        work.session_id = genuine.session_id
+        work.issued_at_ms = issued_at_ms
+        work.user_tag = genuine.user_tag
+        work.by_older_key = genuine.by_older_key
+        work.standing = "unloaded"
         return work
 
     def claim(self, work: WorkingCopy, cookie_headers: Sequence[bytes]) -> None:
         """See whether a client without a genuine token has a genuine cookie of a system whose sessions are adopted."""
         work.claimed = self.adoption.find(cookie_headers)
         if work.claimed is not None:
-            work.standing = Standing.UNLOADED
+            work.standing = "unloaded"
 
     def _only_genuine(self, tokens: Sequence[bytes]) -> VerifiedToken | None:
         """Give the token that is genuine, if exactly one of several is."""
@@ -117,7 +117,7 @@ class Lifecycle:
 
     def load(self, work: WorkingCopy) -> Steps[None]:
         """Find what the store holds. A session that is not there, or can't be used, makes the client start anew."""
-        if work.standing is Standing.UNLOADED and work.claimed is not None:
+        if work.standing == "unloaded" and work.claimed is not None:
             yield from self._adopt(work, work.claimed)
         keys = self.keys_to_load(work)
         if keys:
@@ -130,10 +130,10 @@ class Lifecycle:
 
     def keys_to_load(self, work: WorkingCopy) -> tuple[str, ...]:
         """Give the keys to read first: the session's, and that of its user's epoch. None when there is no need."""
-        if work.standing is not Standing.UNLOADED:
+        if work.standing != "unloaded":
             return ()
         if work.session_id is None:  # a client without a session, see BaseSession.wait_for_load
-            work.standing = Standing.NEW
+            work.standing = "new"
             return ()
         if work.user_tag:
             return work.session_id.store_key, epoch_key(work.user_tag)
@@ -141,13 +141,14 @@ class Lifecycle:
 
     def loaded(self, work: WorkingCopy, keys: tuple[str, ...], data: list[bytes | None]) -> Steps[None] | None:
         """Take in what was read under these keys; give the steps that are left, if any."""
-        if work.standing is not Standing.UNLOADED:
+        if work.standing != "unloaded":
             return None  # it was destroyed, or loaded by another task, while the store was at work
         try:
             found = self.keeper.current(keys[0], data[0])
         except (UndecodableRecord, ForeignRecord) as error:
             return self._load_again(work, keys, error)
-        epoch = self.users.epoch_in(work.user_tag or b"", data[1]) if len(data) > 1 else 0
+        is_first = len(data) == 1 or data[1] is None  # as for most users: they never ended all their sessions
+        epoch = 0 if is_first else self.users.epoch_in(work.user_tag or b"", data[1])
         return self._take_or_follow(work, found, epoch)
 
     def _load_again(
@@ -160,8 +161,9 @@ class Lifecycle:
             yield from rest
 
     def _take_or_follow(self, work: WorkingCopy, found: Found, epoch: int) -> Steps[None] | None:
-        if isinstance(found[1], Moved):
-            return self._load_moved(work, found[1], epoch)
+        record = found[1]
+        if type(record) is Moved:
+            return self._load_moved(work, record, epoch)
         if work.user_tag is None:
             return self._take_untagged(work, found)
         self._take(work, found, epoch)
@@ -179,12 +181,12 @@ class Lifecycle:
     def _adopt(self, work: WorkingCopy, claimed: Claimed) -> Steps[None]:
         """Adopt a session, or find that it was adopted, so that it is read as if the client had brought its token."""
         heir = yield from self.adoption.adopt(work, claimed)
-        if work.standing is not Standing.UNLOADED:
+        if work.standing != "unloaded":
             return  # it was destroyed, or loaded by another task, meanwhile
         if isinstance(heir, Heir):
             work.session_id, work.user_tag = heir
             return
-        work.let_go(Standing.NEW)
+        work.let_go("new")
         if heir is not None:
             work.remember = heir.remember
             for key, value in heir.values.items():
@@ -193,13 +195,13 @@ class Lifecycle:
     def _take(self, work: WorkingCopy, found: Found, epoch: int) -> None:
         """Work on what was found, if it is this client's and alive."""
         revision, record = found
-        if work.standing is not Standing.UNLOADED:
+        if work.standing != "unloaded":
             return  # another task of the request has loaded it meanwhile
-        if isinstance(record, Record) and is_of_epoch(record, epoch) and tag_of(record.login) == work.user_tag:
+        if isinstance(record, Record) and is_users(record, work.user_tag, epoch):
             work.found(revision, record)
         else:
             _refused(work, "ended")
-            work.let_go(Standing.NEW)
+            work.let_go("new")
 
     def _load_moved(self, work: WorkingCopy, moved: Moved, epoch: int) -> Steps[None]:
         """A session that was renewed: go after it in the grace after a renewal by the clock, and only then."""
@@ -223,13 +225,13 @@ class Lifecycle:
             self._superseded(work, moved)
         else:
             _refused(work, "renewed")
-            work.let_go(Standing.NEW)
+            work.let_go("new")
 
     def refresh(self, work: WorkingCopy) -> Steps[None] | None:
         """Give the steps that take in what others have stored meanwhile."""
-        if work.standing is Standing.UNLOADED:
+        if work.standing == "unloaded":
             return self.load(work)
-        if work.standing is not Standing.STORED or work.predecessor is not None:
+        if work.standing != "stored" or work.predecessor is not None:
             return None
         return self._refresh(work)
 
@@ -256,12 +258,12 @@ class Lifecycle:
         """
         if work.destroyed:
             return self._end_and_commit(work)
-        if work.standing is not Standing.STORED and work.standing is not Standing.NEW:
-            if work.standing is Standing.UNAVAILABLE:
+        if work.standing not in {"stored", "new"}:
+            if work.standing == "unavailable":
                 work.write_views()  # which raises if anything was changed there; elsewhere the change itself has raised
             return None
         patch = work.patch()
-        if work.standing is Standing.NEW:
+        if work.standing == "new":
             if patch:
                 self.check_change_can_be_sent(work)
             steps = self._create(work, patch or work.empty_patch()) if patch or work.login_is_new else None
@@ -281,16 +283,16 @@ class Lifecycle:
         For APIs in which saving is asked for, and has to be done whatever there is to save.
         """
         steps = self.commit(work)
-        if steps is None and work.standing is Standing.NEW:
+        if steps is None and work.standing == "new":
             return self._create(work, work.empty_patch())
-        if steps is None and work.standing is Standing.STORED:
+        if steps is None and work.standing == "stored":
             return self._extend(work)
         return steps
 
     def check_change_can_be_sent(self, work: WorkingCopy) -> None:
         """Raise ResponseStarted when a change of the session needs a cookie, and the headers have left."""
-        if work.sealed and (self._tokens.carry_sessions or work.standing is Standing.NEW):
-            is_new = work.standing is Standing.NEW
+        if work.sealed and (self._tokens.carry_sessions or work.standing == "new"):
+            is_new = work.standing == "new"
             work.check_cookie_can_be_set("This would start a new session" if is_new else "This changes the session")
 
     def conclude(self, work: WorkingCopy) -> Steps[None] | None:
@@ -298,9 +300,9 @@ class Lifecycle:
 
         Only here is an ID renewed by the clock, where its cookie is sure to leave with what was stored.
         """
-        if work.standing is Standing.STORED and work.predecessor is None and self._renewal_is_due(work):
+        if self._renew_every_ms is not None and self._renewal_is_due(work, self._renew_every_ms):
             work.renew(by_clock=True)
-        if work.claimed is not None and work.standing is not Standing.UNAVAILABLE:
+        if work.claimed is not None and work.standing != "unavailable":
             self._leave_old(work, work.claimed)
         return self.commit(work)
 
@@ -310,7 +312,7 @@ class Lifecycle:
         Only here: until a response has left, the old cookie is all that the client has.
         """
         claimed.is_to_leave = claimed.source.adopter.removes_old
-        if work.standing is Standing.STORED and work.moved_to is None and claimed.is_adopted:
+        if work.standing == "stored" and work.moved_to is None and claimed.is_adopted:
             work.issues_cookie = True
 
     def end_destroyed(self, work: WorkingCopy) -> Steps[None]:
@@ -566,11 +568,11 @@ class Lifecycle:
         elif isinstance(found, Moved) and found.successor:
             self._superseded(work, found)
         else:
-            work.let_go(Standing.ENDED)
+            work.let_go("ended")
             work.cookie_is_stale = True
 
     def _superseded(self, work: WorkingCopy, moved: Moved) -> None:
-        work.let_go(Standing.SUPERSEDED)
+        work.let_go("superseded")
         work.cookie_is_stale = False
         work.successor_key = moved.successor  # a logout goes there
 
@@ -639,18 +641,21 @@ class Lifecycle:
 
     def _refresh_is_due(self, work: WorkingCopy) -> bool:
         """Tell whether use has to extend the session. The token's time of issue says when that was last done."""
+        if not work.accessed or work.outage is not None:
+            return False
         age_ms = self.keeper.now_ms() - work.issued_at_ms
         # A token from the future was issued by a clock that is ahead, and says nothing of when that was.
         refresh_ms = self._refresh_ms
         if work.limits is not None:
             refresh_ms = int(self.keeper.idle_ms_of(work.limits) * self._refresh_after)
-        is_time = work.by_older_key or age_ms >= refresh_ms or age_ms < -_SKEW_MS
-        return is_time and work.accessed and work.outage is None
+        return work.by_older_key or age_ms >= refresh_ms or age_ms < -_SKEW_MS
 
-    def _renewal_is_due(self, work: WorkingCopy) -> bool:
-        if self._renew_every_ms is None or work.sealed or work.moved_to is not None or not work.accessed:
+    def _renewal_is_due(self, work: WorkingCopy, renew_every_ms: int) -> bool:
+        if work.standing != "stored" or work.predecessor is not None:
             return False
-        return self.keeper.now_ms() - work.stored.renewed_at_ms >= self._renew_every_ms
+        if work.sealed or work.moved_to is not None or not work.accessed:
+            return False
+        return self.keeper.now_ms() - work.stored.renewed_at_ms >= renew_every_ms
 
 
 def _refused(work: WorkingCopy, reason: str) -> WorkingCopy:

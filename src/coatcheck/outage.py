@@ -45,12 +45,11 @@ class Routes:
                 msg = f"while_down: expected 'refuse', 'continue' or {{'/path': one of these}}, got {path!r}: {rule!r}"
                 raise ConfigurationError(msg)
         self._rules = sorted(rules.items(), key=lambda each: len(each[0]), reverse=True)
-        self._are_all_refused = "continue" not in rules.values()
+        self.any_goes_on = "continue" in rules.values()
+        """Whether there are any for which `go_on` is true."""
 
     def go_on(self, path: str) -> bool:
         """Tell whether a request for this path goes on."""
-        if self._are_all_refused:
-            return False
         for start, rule in self._rules:
             if is_below(path, start):
                 return rule == "continue"

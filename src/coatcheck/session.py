@@ -17,7 +17,7 @@ from coatcheck.errors import UnsupportedValue
 from coatcheck.lifecycle import Lifecycle
 from coatcheck.record import Limits
 from coatcheck.session_info import moment
-from coatcheck.working_copy import Standing, WorkingCopy
+from coatcheck.working_copy import WorkingCopy
 
 Number = TypeVar("Number", int, float, Decimal)
 
@@ -114,7 +114,7 @@ class BaseSession(MutableMapping[str, Any]):
     def __repr__(self) -> str:
         """Show the handle and the standing, and neither the ID nor the data."""
         self._work.accessed = True
-        return f"<{type(self).__name__} {self._work.store_key} {self._work.standing.value}>"
+        return f"<{type(self).__name__} {self._work.store_key} {self._work.standing}>"
 
     # --- changes that are right under concurrency ---------------------------------------------------------------
 
@@ -227,7 +227,7 @@ class BaseSession(MutableMapping[str, Any]):
     @property
     def has_ended(self) -> bool:
         """Whether the session was ended by somebody else since this request began, as the last `save()` found out."""
-        return self._read().standing in (Standing.ENDED, Standing.SUPERSEDED)
+        return self._read().standing in ("ended", "superseded")
 
     @property
     def is_available(self) -> bool:
@@ -235,7 +235,7 @@ class BaseSession(MutableMapping[str, Any]):
 
         Then the session looks empty and nobody's, and what would change it raises `StoreUnavailable`.
         """
-        return self._read().standing is not Standing.UNAVAILABLE
+        return self._read().standing != "unavailable"
 
     # --- identity and life --------------------------------------------------------------------------------------
 
@@ -252,7 +252,7 @@ class BaseSession(MutableMapping[str, Any]):
     @property
     def is_new(self) -> bool:
         """Whether nothing of this session is stored yet."""
-        return self._read().standing is not Standing.STORED
+        return self._read().standing != "stored"
 
     @property
     def was_accessed(self) -> bool:
@@ -328,14 +328,14 @@ class BaseSession(MutableMapping[str, Any]):
 
     def wait_for_load(self) -> None:
         """Let nothing of the session be used before it is loaded, also where there is nothing to load."""
-        if self._work.standing is Standing.NEW:
-            self._work.standing = Standing.UNLOADED
+        if self._work.standing == "new":
+            self._work.standing = "unloaded"
 
     # --- access ---------------------------------------------------------------------------------------------------
 
     def _read(self) -> WorkingCopy:
         work = self._work
-        if work.standing is Standing.UNLOADED:
+        if work.standing == "unloaded":
             self._load_now()
         work.accessed = True
         work.settled = False

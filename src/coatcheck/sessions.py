@@ -39,7 +39,7 @@ from coatcheck.stores.url import store_from_url, sync_store_from_url
 from coatcheck.token import is_store_key
 from coatcheck.users import Watched, epoch_key, tag_of, user_tag
 from coatcheck.watching import Watch
-from coatcheck.working_copy import Standing, WorkingCopy
+from coatcheck.working_copy import WorkingCopy
 
 T = TypeVar("T")
 StoreT = TypeVar("StoreT", AsyncStore, SyncStore)
@@ -124,13 +124,12 @@ class Session(BaseSession):
         """
         work, lifecycle, store = self._work, self._lifecycle, self._sessions.store
         try:
-            rest: Steps[None] | None = None
             if work.claimed is not None:
-                rest = lifecycle.load(work)
+                await drive(lifecycle.load(work), store)
             elif keys := lifecycle.keys_to_load(work):
                 rest = lifecycle.loaded(work, keys, await store.load(*keys))
-            if rest is not None:
-                await drive(rest, store)
+                if rest is not None:
+                    await drive(rest, store)
         except StoreUnavailable as error:
             work.go_on_as_nobody(error)
         if work.noted:
@@ -175,7 +174,7 @@ class Session(BaseSession):
             revoked.cancel()
         """
         work = self._read()
-        if work.standing is Standing.STORED:
+        if work.standing == "stored":
             await self._sessions.wait_for_end(Watched(work.lock_key, tag_of(work.login)))
 
 
@@ -189,7 +188,7 @@ class SyncSession(BaseSession):
 
     def load(self) -> None:
         """See `Session.load`."""
-        if self._work.standing is Standing.UNLOADED:
+        if self._work.standing == "unloaded":
             try:
                 self._sessions.run(self._lifecycle.load(self._work), self._work)
             except StoreUnavailable as error:
@@ -266,7 +265,7 @@ class _Sessions(Generic[StoreT, SessionT]):
 
     def begin(
         self,
-        cookie_headers: Iterable[bytes],
+        cookie_headers: Sequence[bytes],
         device: Callable[[], Device] | None = None,
         *,
         may_go_on: bool = False,
@@ -278,13 +277,11 @@ class _Sessions(Generic[StoreT, SessionT]):
             device: tells where the request comes from. Called at a login, and when a session of a user is adopted.
             may_go_on: whether the request goes on as nobody's while the store is out of reach.
         """
-        headers = [*cookie_headers]
-        work = self.lifecycle.begin(self._cookies.find(headers))
+        work = self.lifecycle.begin(self._cookies.find(cookie_headers))
         if self._sources and work.session_id is None:
-            self.lifecycle.claim(work, headers)
+            self.lifecycle.claim(work, cookie_headers)
         work.device = device
-        if may_go_on:
-            work.may_go_on = True
+        work.may_go_on = may_go_on
         return self._session(work)
 
     def claim(self, token: str | New | None) -> SessionT:
@@ -420,13 +417,16 @@ class Sessions(_Sessions[AsyncStore, Session]):
         A response of 500 or more stores nothing; only `destroy()` holds. From now on, what would need a cookie raises
         `ResponseStarted`; other changes are for `session.save()`.
         """
+        work = session._work
         try:
-            await self.one_at_a_time(session._work, self._rule_for(status))
+            waiting = self._due(work, self._rule_for(status))
+            if waiting is not None:
+                await waiting
         except StoreUnavailable as error:
-            session._work.go_on_unextended(error)
-        if session._work.claimed is not None:
-            await self._delete_old(session._work.claimed)
-        return self._sealed(session._work)
+            work.go_on_unextended(error)
+        if work.claimed is not None:
+            await self._delete_old(work.claimed)
+        return self._sealed(work)
 
     async def _delete_old(self, claimed: Claimed) -> None:
         leftover = self.lifecycle.adoption.leftover(claimed)
@@ -436,9 +436,10 @@ class Sessions(_Sessions[AsyncStore, Session]):
             except StoreError as error:  # what the request is about is stored
                 log_leftover(error)
 
-    def save_rest(self, session: Session) -> Awaitable[None] | None:
-        """Store what was changed after `conclude`. Asked for with every message; None, as mostly, if it is nothing."""
-        return None if session._work.settled else session.save()
+    async def save_rest(self, session: Session) -> None:
+        """Store what was changed after `conclude`. Asked for with every message that leaves after the headers."""
+        if not session._work.settled:
+            await session.save()
 
     async def abandon(self, session: Session) -> None:
         """Drop what has changed, because the request failed. Only `destroy()` holds."""
@@ -462,15 +463,27 @@ class Sessions(_Sessions[AsyncStore, Session]):
         Two tasks of one request must not commit the same changes twice, and many requests of one session would only
         be in each other's way: each would write what the next one finds to be too old.
         """
-        steps = rule(work) if work.busy is None else None
-        if steps is not None or work.busy is not None:  # for most requests, there is nothing to do
-            work.busy = work.busy or asyncio.Lock()
-            turn = _Turn(self._locks, (id(running_loop()), work.lock_key))
-            async with work.busy, turn as has_waited:
-                if has_waited or steps is None:
-                    steps = rule(work)  # made only now, because what there is to do may have changed meanwhile
-                if steps is not None:
-                    await drive(steps, self.store)
+        waiting = self._due(work, rule)
+        if waiting is not None:
+            await waiting
+
+    def _due(self, work: WorkingCopy, rule: Rule) -> Awaitable[None] | None:
+        """Give what is to be awaited for `one_at_a_time`. For most requests, there is nothing to do."""
+        if work.busy is not None:
+            return self._carry_out(work, rule, None)
+        steps = rule(work)
+        if steps is not None:
+            return self._carry_out(work, rule, steps)
+        return self._tell(work) if work.noted else None
+
+    async def _carry_out(self, work: WorkingCopy, rule: Rule, steps: Steps[None] | None) -> None:
+        work.busy = work.busy or asyncio.Lock()
+        turn = _Turn(self._locks, (id(running_loop()), work.lock_key))
+        async with work.busy, turn as has_waited:
+            if has_waited or steps is None:
+                steps = rule(work)  # made only now, because what there is to do may have changed meanwhile
+            if steps is not None:
+                await drive(steps, self.store)
         if work.noted:  # not before the locks are free: a handler may use the session
             await self._tell(work)
 
@@ -795,12 +808,12 @@ def check_handle(handle: str) -> str:
 
 
 def _check_found(session: BaseSession, token: str | New | None) -> None:
-    if token is not NEW and session._work.standing is not Standing.STORED:
+    if token is not NEW and session._work.standing != "stored":
         msg = "The token does not lead to a live session: it is forged or stale, or the session has ended"
         raise SessionNotFound(msg)
 
 
 def _check_survived(session: BaseSession) -> None:
-    if session._work.standing in (Standing.ENDED, Standing.SUPERSEDED):
+    if session._work.standing in ("ended", "superseded"):
         msg = "The session ended while the block of open() ran, so nothing of what it changed was stored"
         raise SessionNotFound(msg)

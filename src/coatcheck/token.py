@@ -14,12 +14,16 @@ from binascii import Error as Base64Error
 from binascii import a2b_base64, b2a_base64
 from collections.abc import Sequence
 from hashlib import sha256
-from typing import Final, NamedTuple, Protocol
+from hmac import compare_digest
+from typing import Final, Protocol
+
+from msgspec import Struct
 
 _ID_BYTES: Final = 32
 _TIME_BYTES: Final = 5
 _TAG_FROM: Final = _ID_BYTES + _TIME_BYTES
 _MAC_BYTES: Final = 32
+_BLOCK_BYTES: Final = 64
 USER_TAG_BYTES: Final = 15
 _MAX_TIME: Final = 2 ** (8 * _TIME_BYTES) - 1
 
@@ -29,6 +33,8 @@ TOKEN_CHARACTERS: Final = 92
 USER_TOKEN_CHARACTERS: Final = 112
 _FROM_URL_SAFE: Final = bytes.maketrans(b"-_+/=", b"+/!!!")
 _TO_URL_SAFE: Final = bytes.maketrans(b"+/", b"-_")
+
+_LENGTHS: Final = frozenset({TOKEN_CHARACTERS, USER_TOKEN_CHARACTERS})
 
 _STORE_KEY_DIGITS: Final = 40
 FOREIGN_STORE_KEY_DIGITS: Final = 64
@@ -64,7 +70,7 @@ class SessionID:
         return f"<SessionID of {self.store_key}>"
 
 
-class VerifiedToken(NamedTuple):
+class VerifiedToken(Struct, frozen=True):
     """What a genuine token says."""
 
     session_id: SessionID
@@ -110,8 +116,7 @@ class TokenSigner:
 
     def __init__(self, secret_keys: Sequence[bytes], cookie_name: str) -> None:
         purpose = b"coatcheck token 1\x00" + cookie_name.encode()
-        # Kept with the key worked in, which is half of the work, and copied for each token.
-        self._keys = tuple(hmac.new(hmac.digest(key, purpose, "sha256"), digestmod="sha256") for key in secret_keys)
+        self._keys = tuple(_Key(hmac.digest(key, purpose, "sha256")) for key in secret_keys)
 
     def new_id(self) -> SessionID:
         """See `Tokens.new_id`."""
@@ -120,26 +125,45 @@ class TokenSigner:
     def sign(self, session_id: SessionID, issued_at: int, user_tag: bytes = b"") -> str:
         """See `Tokens.sign`."""
         signed = session_id.secret + min(max(issued_at, 0), _MAX_TIME).to_bytes(_TIME_BYTES, "big") + user_tag
-        token = b2a_base64(signed + _mac(self._keys[0], signed), newline=False)
+        token = b2a_base64(signed + self._keys[0].mac(signed), newline=False)
         return token.translate(_TO_URL_SAFE).decode("ascii")
 
     def verify(self, token: bytes) -> VerifiedToken | None:
         """See `Tokens.verify`."""
-        if len(token) not in (TOKEN_CHARACTERS, USER_TOKEN_CHARACTERS):
+        if len(token) not in _LENGTHS:
             return None
         try:
             decoded = a2b_base64(token.translate(_FROM_URL_SAFE), strict_mode=True)
         except (Base64Error, ValueError):
             return None
         signed, mac = decoded[:-_MAC_BYTES], decoded[-_MAC_BYTES:]
-        for position, key in enumerate(self._keys):
-            if hmac.compare_digest(_mac(key, signed), mac):
+        by_older_key = False
+        for key in self._keys:
+            if compare_digest(key.mac(signed), mac):
                 issued_at = int.from_bytes(signed[_ID_BYTES:_TAG_FROM], "big")
-                return VerifiedToken(SessionID(signed[:_ID_BYTES]), issued_at, signed[_TAG_FROM:], position > 0)
+                return VerifiedToken(SessionID(signed[:_ID_BYTES]), issued_at, signed[_TAG_FROM:], by_older_key)
+            by_older_key = True
         return None
 
 
-def _mac(key: hmac.HMAC, signed: bytes) -> bytes:
-    keyed = key.copy()
-    keyed.update(signed)
-    return keyed.digest()
+class _Key:
+    """HMAC-SHA256 (RFC 2104) for one key, with the key worked in once: half of the work for a message of this size.
+
+    The same as `hmac.HMAC.copy()`, whose three methods around OpenSSL's took a tenth of a request's time.
+    """
+
+    __slots__ = ("_inner", "_outer")
+
+    def __init__(self, key: bytes) -> None:
+        assert len(key) <= _BLOCK_BYTES  # noqa: S101 (a longer one would have to be hashed first)
+        padded = key.ljust(_BLOCK_BYTES, b"\x00")
+        self._inner = sha256(bytes(byte ^ 0x36 for byte in padded))
+        self._outer = sha256(bytes(byte ^ 0x5C for byte in padded))
+
+    def mac(self, message: bytes) -> bytes:
+        """Give the message's authentication code."""
+        inner = self._inner.copy()
+        inner.update(message)
+        outer = self._outer.copy()
+        outer.update(inner.digest())
+        return outer.digest()

@@ -36,6 +36,10 @@ MAX_USER_ID_BYTES: Final = 512
 PENDING_MS: Final = 60_000
 """How long an entry may be in the index without a record before it counts as lost: longer than any login takes."""
 
+# A store key ends in 40 hexadecimal digits (see `record`), of which the tag has fewer.
+_EPOCH_OF: Final = "epoch-" + "0" * (40 - 2 * USER_TAG_BYTES)
+_INDEX_OF: Final = "user-" + "0" * (40 - 2 * USER_TAG_BYTES)
+
 _UNREADABLE_EPOCH: Final = 2**62
 
 _PRUNE_EVERY: Final = 32
@@ -69,12 +73,12 @@ def tag_of(login: Login | None) -> bytes:
 
 def epoch_key(tag: bytes) -> str:
     """Give the store key of a user's epoch."""
-    return f"epoch-{tag.hex():0>40}"
+    return _EPOCH_OF + tag.hex()
 
 
 def index_key(tag: bytes) -> str:
     """Give the store key of a user's index."""
-    return f"user-{tag.hex():0>40}"
+    return _INDEX_OF + tag.hex()
 
 
 @dataclass(slots=True, eq=False)
@@ -325,6 +329,14 @@ class Users:
 def _chunks(keys: Sequence[str]) -> Iterator[Sequence[str]]:
     """Cut what is to be loaded into pieces that one answer can hold."""
     return (keys[start : start + _CHUNK] for start in range(0, len(keys), _CHUNK))
+
+
+def is_users(record: Record, tag: bytes | None, epoch: int) -> bool:
+    """Tell whether a session is of the user with this tag, or nobody's for an empty tag, and from the present epoch."""
+    login = record.login
+    if login is None:
+        return tag == b""
+    return login.epoch >= epoch and user_tag(login.user_id) == tag
 
 
 def is_of_epoch(record: Record, epoch: int) -> bool:

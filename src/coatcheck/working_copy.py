@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
-from enum import Enum
-from typing import Any, Final, Protocol
+from typing import Any, Final, Literal, Protocol, TypeAlias
 
 from msgspec import Raw
 
@@ -34,24 +33,24 @@ from coatcheck.events import Event
 from coatcheck.record import Limits, Login, Record, Values
 from coatcheck.token import SessionID
 
+_NO_VALUES: Final[Values] = {}
+"""What a session has before anything is found. Nobody changes it: values that were found are only ever replaced."""
+
 CLAIMED: Final = ""
 """Stands for a session whose key is not known before its adoption."""
 
 
-class Standing(Enum):
-    """What is known of the session in the store."""
+Standing: TypeAlias = Literal["unloaded", "new", "stored", "ended", "superseded", "unavailable"]
+"""What is known of the session in the store:
 
-    UNLOADED = "unloaded"
-    """The token is genuine; the store has not been asked yet."""
-    NEW = "new"
-    """Nothing is stored."""
-    STORED = "stored"
-    ENDED = "ended"
-    """Revoked or expired while the request ran: nothing more is stored, and the cookie is cleared."""
-    SUPERSEDED = "superseded"
-    """Renewed by another request: nothing more is stored, and the client's cookie, newer than ours, is left alone."""
-    UNAVAILABLE = "unavailable"
-    """The store is out of reach, and the request goes on as nobody's: session and cookie are left alone."""
+- unloaded: the token is genuine; the store has not been asked yet.
+- new: nothing is stored.
+- stored: it is there.
+- ended: revoked or expired while the request ran: nothing more is stored, and the cookie is cleared.
+- superseded: renewed by another request: nothing more is stored, and the client's cookie, newer than ours, is left
+  alone.
+- unavailable: the store is out of reach, and the request goes on as nobody's: session and cookie are left alone.
+"""
 
 
 class View(Protocol):
@@ -73,70 +72,128 @@ class View(Protocol):
 class WorkingCopy:
     """See the module's docstring. Not for use by several threads at once."""
 
-    # Most requests change few of these, so they are the class's until they do: making a working copy is on the path of
-    # every request.
-    session_id: SessionID | None = None
+    __slots__ = (
+        "_base",
+        "_changes",
+        "_live",
+        "_new_id",
+        "accessed",
+        "attempts",
+        "busy",
+        "by_older_key",
+        "claimed",
+        "closed",
+        "cookie_is_stale",
+        "destroyed",
+        "device",
+        "issued_at_ms",
+        "issues_cookie",
+        "life",
+        "limits",
+        "login",
+        "login_is_new",
+        "may_go_on",
+        "moved_to",
+        "noted",
+        "opened_at_ms",
+        "outage",
+        "predecessor",
+        "predecessor_key",
+        "record",
+        "remember",
+        "renewed_by_clock",
+        "revision",
+        "sealed",
+        "session_id",
+        "settled",
+        "standing",
+        "successor_key",
+        "user_tag",
+        "views",
+    )
+
+    session_id: SessionID | None
     """None until somebody needs to know it."""
-    moved_to: str | None = None
+    moved_to: str | None
     """The store key that the session has, if the client's ID is an old one in its grace."""
-    user_tag: bytes | None = b""
+    user_tag: bytes | None
     """What the client's token says of whose session it is; None if it can't say it."""
-    by_older_key = False
-    standing = Standing.NEW
-    revision = b""
-    record: Record | None = None
-    remember: bool | None = None
-    limits: Limits | None = None
+    by_older_key: bool
+    standing: Standing
+    revision: bytes
+    record: Record | None
+    remember: bool | None
+    limits: Limits | None
     """Times of the session's own."""
-    login: Login | None = None
-    login_is_new = False
+    login: Login | None
+    login_is_new: bool
     """Somebody logged in during this request."""
-    predecessor: SessionID | None = None
+    predecessor: SessionID | None
     """The ID that the client has, if the session is to be renewed at the commit."""
-    predecessor_key = ""
+    predecessor_key: str
     """The store key that the session has until then."""
-    renewed_by_clock = False
-    destroyed: tuple[str, ...] = ()
+    renewed_by_clock: bool
+    destroyed: tuple[str, ...]
     """Store keys of sessions to end; `CLAIMED` for the one that is claimed by an old cookie."""
-    claimed: Claimed | None = None
+    claimed: Claimed | None
     """The session of another system that the client has the cookie of, and none of ours."""
-    accessed = False
-    settled = False
+    accessed: bool
+    settled: bool
     """There was nothing to commit when that was last looked at, and nobody has used the session since."""
-    busy: AbstractAsyncContextManager[None] | None = None
+    busy: AbstractAsyncContextManager[None] | None
     """Held by the task that is at work on it in the store, once there was one."""
-    closed = False
+    closed: bool
     """Nobody is going to commit any more."""
-    sealed = False
+    sealed: bool
     """The response's headers have left: no cookie can be set any more."""
-    cookie_is_stale = False
+    cookie_is_stale: bool
     """The client holds a cookie of our name that leads nowhere."""
-    issues_cookie = False
+    issues_cookie: bool
     """The response has to carry a new token."""
-    successor_key = ""
+    successor_key: str
     """Of a session that another request renewed: the store key that it has now."""
-    attempts: tuple[tuple[bytes, Patch], ...] = ()
+    attempts: tuple[tuple[bytes, Patch], ...]
     """Writes whose fate is not known, because the store failed: their revisions, and what they were to change."""
-    device: Callable[[], Device] | None = None
+    device: Callable[[], Device] | None
     """Tells where the request comes from."""
-    may_go_on = False
+    may_go_on: bool
     """Whether the request goes on as nobody's while the store is out of reach."""
-    outage: StoreUnavailable | None = None
+    outage: StoreUnavailable | None
     """Why it goes on without the store."""
-    noted: tuple[Event, ...] = ()
+    noted: tuple[Event, ...]
     """What happened, for the application's handlers and the log."""
-    views: tuple[View, ...] = ()
+    views: tuple[View, ...]
     """Other forms in which values are shown; see `typed`. They know no working copy, so that there is no circle."""
+    life: int
+    """Which of the sessions that the request works on, one after the other, this is."""
 
     def __init__(self, opened_at_ms: int, new_id: Callable[[], SessionID]) -> None:
-        self.opened_at_ms = opened_at_ms
+        self.opened_at_ms = self.issued_at_ms = opened_at_ms
         self._new_id = new_id
-        self.issued_at_ms = opened_at_ms
-        self._base: Mapping[str, Raw] = {}
+        self._base: Mapping[str, Raw] = _NO_VALUES
         self._live: dict[str, Any] = {}
         self._changes: Changes = {}
         self.life = 0
-        """Which of the sessions that the request works on, one after the other, this is."""
+        self.standing = "new"
+        self.revision = self.user_tag = b""
+        self.session_id = self.predecessor = None
+        self.moved_to = None
+        self.record = None
+        self.remember = None
+        self.limits = None
+        self.login = None
+        self.claimed = None
+        self.busy = None
+        self.device = None
+        self.outage = None
+        self.by_older_key = self.login_is_new = self.renewed_by_clock = False
+        self.accessed = self.settled = self.closed = self.sealed = False
+        self.cookie_is_stale = self.issues_cookie = self.may_go_on = False
+        self.predecessor_key = self.successor_key = ""
+        self.destroyed = ()
+        self.attempts = ()
+        self.noted = ()
+        self.views = ()
 
     # --- identity ---------------------------------------------------------------------------------------------
 
@@ -175,7 +232,6 @@ class WorkingCopy:
         self.remember = record.remember
         self.limits = record.limits
         self.login = record.login
-        self.login_is_new = False
 
     def attempt(self, revision: bytes, patch: Patch) -> None:
         """Remember that a patch is about to be written with this revision."""
@@ -250,17 +306,17 @@ class WorkingCopy:
         return self.remember is not record.remember or self.limits is not record.limits
 
     def _hold(self, revision: bytes, record: Record) -> None:
-        self.standing = Standing.STORED
+        self.standing = "stored"
         self.revision = revision
         self.record = record
         self._base = record.values
 
     def start_over(self) -> None:
         """The session is lost, but somebody logs in: what was set belongs to a new one."""
-        self.standing = Standing.NEW
+        self.standing = "new"
         self.record = None
         self.predecessor = None
-        self._base = {}
+        self._base = _NO_VALUES
         self._show_views()
 
     def _refresh(self, key: str, stored: Raw | None, expected: Raw | None) -> None:
@@ -280,7 +336,7 @@ class WorkingCopy:
             del self._live[key]  # the next read decodes it
 
     def let_go(self, standing: Standing) -> None:
-        """Forget the session at hand. With `Standing.NEW`, what follows belongs to a new one."""
+        """Forget the session at hand. With `"new"`, what follows belongs to a new one."""
         self.life += 1
         self.settled = False
         self.standing = standing
@@ -297,19 +353,19 @@ class WorkingCopy:
         self.issues_cookie = False
         self.successor_key = ""
         self.attempts = ()
-        self._base = {}
+        self._base = _NO_VALUES
         self._live.clear()
         self._changes.clear()
         self._reset_views()
 
     def renew(self, *, by_clock: bool = False) -> None:
         """Take a new ID. Of a session that is stored, the commit moves the record there."""
-        if self.standing is Standing.STORED:
+        if self.standing == "stored":
             if self.predecessor is None:
                 self.predecessor, self.predecessor_key = self.identity, self.store_key
             self.renewed_by_clock = by_clock
         else:
-            self.standing = Standing.NEW  # what this request has set so far belongs to it
+            self.standing = "new"  # what this request has set so far belongs to it
         self.session_id = None
         self.moved_to = None
 
@@ -322,10 +378,8 @@ class WorkingCopy:
 
     def destroy(self) -> None:
         """Mark the stored session, if there is one, to be ended; what follows belongs to a new one."""
-        is_known = self.standing is Standing.STORED or (
-            self.standing is Standing.UNLOADED and self.session_id is not None
-        )
-        if self.standing is Standing.UNLOADED and self.claimed is not None:
+        is_known = self.standing == "stored" or (self.standing == "unloaded" and self.session_id is not None)
+        if self.standing == "unloaded" and self.claimed is not None:
             self.destroyed += (CLAIMED,)
         elif self.successor_key:
             self.destroyed += (self.successor_key,)
@@ -333,7 +387,7 @@ class WorkingCopy:
         elif is_known:
             self.destroyed += (self.store_key if self.predecessor is None else self.predecessor_key,)
             self.cookie_is_stale = True
-        self.let_go(Standing.NEW)
+        self.let_go("new")
 
     def discard(self) -> None:
         """Take back all that was changed and not committed, except that the session was destroyed."""
@@ -538,12 +592,12 @@ class WorkingCopy:
         """The session can't be loaded: go on without, or else raise the error."""
         if not self.may_go_on:
             raise error
-        self.standing = Standing.UNAVAILABLE
+        self.standing = "unavailable"
         self.outage = error
 
     def go_on_unextended(self, error: StoreUnavailable) -> None:
         """What is to be stored can't be: go on if that was only that the session is used, or else raise the error."""
-        if self.standing is Standing.UNAVAILABLE:
+        if self.standing == "unavailable":
             raise error  # what was changed in a view can't be stored
         if not self.may_go_on or self.record is None or self.has_changes():
             raise error
@@ -553,7 +607,7 @@ class WorkingCopy:
         """Raise SessionClosed when nobody is going to commit any more, StoreUnavailable when nobody can."""
         if self.closed:
             raise SessionClosed
-        if self.standing is Standing.UNAVAILABLE:
+        if self.standing == "unavailable":
             msg = "The session can't be changed now: the store is out of reach, and the request goes on without it"
             raise StoreUnavailable(msg) from self.outage
 

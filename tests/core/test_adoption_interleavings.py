@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 from old_shop import OldShop
 
 from coatcheck.keeper import Steps
-from coatcheck.working_copy import Standing
 
 ACTIONS = ("read", "change", "fail", "logout")
 REVOKE = "revoke the user"
@@ -150,6 +149,6 @@ def test_a_session_that_lost_the_race_leaves_nothing_behind(kind: Kind) -> None:
     while not all(visit.is_over for visit in visits):
         for visit in visits:
             visit.step()
-    assert [visit.work.standing for visit in visits] == [Standing.STORED] * 3
+    assert [visit.work.standing for visit in visits] == ["stored"] * 3
     keys, _ = face.run(face.sessions.store.scan("", 100))
     assert sorted(key.partition("-")[0] if "-" in key else "session" for key in keys) == ["adopted", "session", "user"]

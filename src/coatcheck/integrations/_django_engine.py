@@ -21,7 +21,7 @@ from coatcheck.errors import StoreUnavailable
 from coatcheck.integrations._django_login import shared_login
 from coatcheck.integrations._django_settings import async_sessions, sessions
 from coatcheck.sessions import Session, SyncSession
-from coatcheck.working_copy import Standing, WorkingCopy
+from coatcheck.working_copy import WorkingCopy
 
 _AUTH_KEYS: Final = (SESSION_KEY, BACKEND_SESSION_KEY, HASH_SESSION_KEY)
 
@@ -67,9 +67,9 @@ class SessionStore(SessionBase):
 
     def _key(self) -> str | None:
         """The cookie's value, a secret. None before the session is stored, and after it has ended."""
-        if self._work.standing is Standing.UNLOADED:
+        if self._work.standing == "unloaded":
             return self._presented
-        return self._core._lifecycle.token(self._work) if self._work.standing is Standing.STORED else None
+        return self._core._lifecycle.token(self._work) if self._work.standing == "stored" else None
 
     session_key = property(_key)
     _session_key = property(_key, _set_key)  # SessionBase has both
@@ -86,7 +86,7 @@ class SessionStore(SessionBase):
 
     def is_empty(self) -> bool:
         """Tell whether there is neither a stored session nor a value."""
-        return self.session_key is None and self._work.standing is not Standing.UNLOADED and not self._work.size()
+        return self.session_key is None and self._work.standing != "unloaded" and not self._work.size()
 
     # --- loading ----------------------------------------------------------------------------------------------
 
@@ -149,7 +149,7 @@ class SessionStore(SessionBase):
         claimed = sessions().claim(session_key)
         with self._noting_outages():
             claimed.load()
-        return claimed._work.standing is Standing.STORED
+        return claimed._work.standing == "stored"
 
     # --- saving -----------------------------------------------------------------------------------------------
 
@@ -197,7 +197,7 @@ class SessionStore(SessionBase):
 
     def _start_over(self) -> None:
         """Let go of this session, which goes on without this request. What follows is a new one's."""
-        self._work.let_go(Standing.NEW)
+        self._work.let_go("new")
         self._presented = None
         self._login_is_due = False
         self._shown_user_id = None
@@ -315,7 +315,7 @@ class SessionStore(SessionBase):
         to ask it for.
         """
         work = self._work
-        if work.standing is not Standing.STORED:
+        if work.standing != "stored":
             return None
         user_id = None if work.login is None else work.login.user_id
         if self._user_id() == user_id:
@@ -344,9 +344,9 @@ class SessionStore(SessionBase):
     def _prepare(self, *, must_create: bool = False) -> None:
         """Before a commit: log in or out whom Django's values say."""
         work = self._work
-        if must_create and work.standing is Standing.STORED:
+        if must_create and work.standing == "stored":
             raise CreateError
-        if work.standing not in (Standing.STORED, Standing.NEW):
+        if work.standing not in ("stored", "new"):
             return
         known = None if work.login is None else work.login.user_id
         user_id = self._user_id()

@@ -258,9 +258,7 @@ class _Exchange:
     async def finish(self, answer: object) -> None:
         """The handler is done: store what it changed, while another answer can still be given if that fails."""
         if self.has_started:
-            saving = self._sessions.save_rest(self.session)
-            if saving is not None:
-                await saving
+            await self._sessions.save_rest(self.session)
         elif isinstance(answer, web.StreamResponse):
             await self._conclude(answer.status)
         else:

@@ -19,7 +19,6 @@ from coatcheck.devices import Device
 from coatcheck.errors import MissingExtra, StoreUnavailable
 from coatcheck.headers import TEXT
 from coatcheck.sessions import FIRST_ERROR_STATUS, Session, SyncSession
-from coatcheck.working_copy import Standing
 
 try:
     from asgiref.sync import sync_to_async
@@ -144,7 +143,7 @@ def _prepare(store: SessionStore, response: Any) -> None:
             raise store._outage  # Django has made 500 of it
         return
     store._prepare()
-    if settings.SESSION_SAVE_EVERY_REQUEST and store._work.standing is Standing.STORED:
+    if settings.SESSION_SAVE_EVERY_REQUEST and store._work.standing == "stored":
         store._work.accessed = True  # and with refresh_after=0, what is accessed is extended
 
 

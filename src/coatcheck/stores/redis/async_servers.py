@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import replace
 from functools import partial
 from importlib import import_module
 from typing import Any, Protocol, TypeVar
+
+from msgspec.structs import replace
 
 from coatcheck.loops import running_loop
 from coatcheck.stores.redis.cluster_cursor import ClusterCursor

@@ -7,10 +7,12 @@ name several.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 from hashlib import sha1
 from importlib.resources import files
 from typing import Any, Final, Generic, TypeAlias, TypeVar
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from coatcheck.errors import ConfigurationError, StoreUnavailable
 from coatcheck.stores.protocol import Outcome, WriteResult
@@ -44,8 +46,7 @@ class MixedUpAnswers(StoreUnavailable):
         super().__init__("Redis gave an answer that can't be that of the command sent; the connections were closed")
 
 
-@dataclass(slots=True, eq=False)
-class Command(Generic[T]):
+class Command(Struct, Generic[T], frozen=True, eq=False):
     """One command to the server, or a load."""
 
     name: str
@@ -78,21 +79,21 @@ def run_script(
 class Commands:
     """Makes the commands, for one prefix."""
 
-    __slots__ = ("channel", "pattern", "prefix")
+    __slots__ = ("_name_of", "channel", "pattern", "prefix")
 
     def __init__(self, prefix: str) -> None:
         if not prefix or not prefix.isascii() or not prefix.isprintable():
             msg = f"prefix: expected printable ASCII that sets the sessions' keys apart from others, got {prefix!r:.80}"
             raise ConfigurationError(msg)
         self.prefix = prefix
+        self._name_of = prefix.__add__
         self.channel = prefix + CHANNEL
         self.pattern = "".join("\\" + each if each in "*?[]\\^-" else each for each in prefix) + "*"
         """For SCAN; the prefix's special characters stand for themselves."""
 
     def load(self, keys: tuple[str, ...]) -> Command[list[bytes | None]]:
         """Read records."""
-        prefix = self.prefix
-        names = tuple([prefix + key for key in keys])
+        names = tuple(map(self._name_of, keys))
         return Command(names[0], (), records, True, names)
 
     def create(self, key: str, record: bytes, ttl_ms: int) -> Command[bool]:

@@ -6,14 +6,17 @@ what came of it. The stores run it, with and without `await`.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
-from typing import Any, TypeAlias, cast
+from collections.abc import Callable, Generator, Sequence
+from typing import Any, Final, TypeAlias, cast
 
 from hiredis import pack_command
 
 from coatcheck.errors import StoreUnavailable
 from coatcheck.stores.redis.commands import Argument, Command, MixedUpAnswers
 from coatcheck.stores.redis.failures import Lost, NotSent, explained, is_worth_another_try, names_of, pauses
+
+_packed: Final[Callable[[tuple[Argument, ...]], bytes]] = cast("Any", pack_command)
+"""hiredis's stub is for commands of one word."""
 
 Reply: TypeAlias = Any
 """What the server answered to one command; an exception if that was an error."""
@@ -28,7 +31,7 @@ class Exchange:
         attempt: 0 for the first.
     """
 
-    __slots__ = ("_merges", "_places", "attempt", "commands", "has_failed", "sent")
+    __slots__ = ("_merges", "_names", "attempt", "commands", "has_failed", "sent")
 
     def __init__(self, commands: Sequence[Command[Any]], *, merges: bool, attempt: int = 0) -> None:
         self.commands = commands
@@ -36,24 +39,21 @@ class Exchange:
         self.has_failed = False
         """Whether one of the answers was an error."""
         self._merges = merges
-        self._places: dict[str, int] = {}
-        """Where the answer for a key is, among those of all loads."""
-        places = self._places
+        names: list[str] = []
         rest: list[tuple[Argument, ...]] = []
         for command in commands:
             if command.names:
-                for name in command.names:
-                    if name not in places:
-                        places[name] = len(places)
+                names += command.names
             else:
                 rest.append(command.arguments)
-        self.sent: list[tuple[Argument, ...]] = [*_loads(list(places), merges=merges), *rest]
+        self._names = list(dict.fromkeys(names))
+        """The keys of all loads, each once."""
+        self.sent: list[tuple[Argument, ...]] = [*_loads(self._names, merges=merges), *rest]
         """What is sent, in this order. There is one answer to each."""
 
     def packed(self) -> bytes:
         """Give what is sent, as it goes over the wire."""
-        # hiredis's stub is for commands of one word.
-        return b"".join([pack_command(cast("Any", arguments)) for arguments in self.sent])
+        return b"".join(map(_packed, self.sent))
 
     def results(self, replies: list[Reply]) -> list[Any]:
         """Give each command's result, or the exception for it.
@@ -61,14 +61,14 @@ class Exchange:
         Raises MixedUpAnswers when one of the answers can't be its command's: then none can be trusted.
         """
         found, rest = self._found(replies)
+        answer_of = dict(zip(self._names, found, strict=True)).__getitem__
         given = iter(rest)
-        places = self._places
-        self.has_failed = any(isinstance(each, Exception) for each in replies)
-        results = []
+        self.has_failed = any(map(_is_error, replies))
+        results: list[Any] = []
         for command in self.commands:
-            reply: Reply = [found[places[name]] for name in command.names] if command.names else next(given)
+            reply: Reply = list(map(answer_of, command.names)) if command.names else next(given)
             if self.has_failed:
-                failed = [each for each in (reply if command.names else [reply]) if isinstance(each, Exception)]
+                failed = [each for each in (reply if command.names else [reply]) if _is_error(each)]
                 if failed:
                     results.append(failed[0])
                     continue
@@ -77,13 +77,13 @@ class Exchange:
 
     def _found(self, replies: list[Reply]) -> tuple[list[Reply], list[Reply]]:
         """Tell the answers for the keys of loads from the others."""
-        count = len(self._places)
+        count = len(self._names)
         if not self._merges:
             return replies[:count], replies[count:]
         if not count:
             return [], replies
         first, *rest = replies
-        if isinstance(first, Exception):
+        if _is_error(first):
             return [first] * count, rest
         if not isinstance(first, list) or len(first) != count:
             raise MixedUpAnswers
@@ -96,6 +96,10 @@ def _loads(names: list[str], *, merges: bool) -> list[tuple[Argument, ...]]:
     return [("MGET", *names)] if names else []
 
 
+def _is_error(reply: Reply) -> bool:
+    return isinstance(reply, Exception)
+
+
 Outcome: TypeAlias = list[Reply] | NotSent | Lost | None
 Delivery: TypeAlias = Generator[Exchange | float, Outcome, list[Any]]
 
@@ -106,25 +110,33 @@ def deliver(commands: Sequence[Command[Any]], *, merges: bool) -> Delivery:
     Yields an `Exchange`, to be sent its replies or why there are none, or the seconds to wait before the next one.
     Gives each command's result, or a `StoreUnavailable`. Raises MixedUpAnswers.
     """
-    results: list[Any] = [None] * len(commands)
+    exchange = Exchange(commands, merges=merges)
+    results = _came_of(exchange, (yield exchange))
+    if not exchange.has_failed:
+        return results  # as nearly always
     pending = dict(enumerate(commands))
-    for attempt, pause_s in enumerate((*pauses(), None)):
-        exchange = Exchange(list(pending.values()), merges=merges, attempt=attempt)
-        outcome = yield exchange
-        came = exchange.results(outcome) if isinstance(outcome, list) else [outcome] * len(pending)
-        if attempt == 0 and isinstance(outcome, list) and not exchange.has_failed:
-            return came  # as nearly always
-        again: dict[int, Command[Any]] = {}
-        for (place, command), result in zip(pending.items(), came, strict=True):
-            results[place] = result
-            if isinstance(result, Exception) and is_worth_another_try(command, result):
-                again[place] = command.spelled_out() if "NoScriptError" in names_of(result) else command
-        if not again or pause_s is None:
+    for attempt, pause_s in enumerate(pauses(), start=1):
+        pending = {
+            place: command.spelled_out() if "NoScriptError" in names_of(results[place]) else command
+            for place, command in pending.items()
+            if _is_error(results[place]) and is_worth_another_try(command, results[place])
+        }
+        if not pending:
             break
-        pending = again
         yield pause_s
+        exchange = Exchange(list(pending.values()), merges=merges, attempt=attempt)
+        for place, result in zip(pending, _came_of(exchange, (yield exchange)), strict=True):
+            results[place] = result
     return [_final(result) for result in results]
 
 
+def _came_of(exchange: Exchange, outcome: Outcome) -> list[Any]:
+    """Give each command's result, or the error for it."""
+    if isinstance(outcome, list):
+        return exchange.results(outcome)
+    exchange.has_failed = True
+    return [outcome] * len(exchange.commands)
+
+
 def _final(result: Any) -> Any:
-    return explained(result) if isinstance(result, Exception) and not isinstance(result, StoreUnavailable) else result
+    return explained(result) if _is_error(result) and not isinstance(result, StoreUnavailable) else result

@@ -74,15 +74,24 @@ def ignoring_outages() -> Iterator[None]:
             raise
 
 
-@contextmanager
-def outages_as(failure: type[NotSent | Lost]) -> Iterator[None]:
-    """Raise what it means for the commands that the server or the network has failed."""
-    try:
-        yield
-    except Exception as error:
-        if is_outage(error):
-            raise failure.because(error) from error
-        raise
+class OutagesAs:
+    """Raises what it means for the commands that the server or the network has failed.
+
+    Not made of a generator, because every batch passes through it.
+    """
+
+    __slots__ = ("_failure",)
+
+    def __init__(self, failure: type[NotSent | Lost]) -> None:
+        self._failure = failure
+
+    def __enter__(self) -> None:
+        """Begin the block that may fail."""
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        """Raise what its failure means, if it is one of these."""
+        if isinstance(error, Exception) and is_outage(error):
+            raise self._failure.because(error) from error
 
 
 def is_answer(error: BaseException) -> bool:

@@ -46,11 +46,13 @@ class Gatherer:
         """Send a command with the next batch; give what its result will be in."""
         answer: asyncio.Future[T] = self._loop.create_future()
         self._waiting.append((command, answer, self._loop.time()))
-        self._call_soon()
+        if not self._is_due:
+            self._call_soon()
         return answer
 
     def _call_soon(self) -> None:
-        if not self._is_due and len(self._under_way) < MAX_UNDER_WAY:
+        """Have a batch depart in the loop's next turn, or with the next one that arrives."""
+        if len(self._under_way) < MAX_UNDER_WAY:
             self._is_due = True
             self._loop.call_soon(self._depart)
 
@@ -77,7 +79,7 @@ class Gatherer:
 
     def _arrived(self, task: asyncio.Task[None]) -> None:
         self._under_way.discard(task)
-        if self._waiting:
+        if self._waiting and not self._is_due:
             self._call_soon()
 
     async def _travel(self, commands: list[Command[Any]], answers: list[asyncio.Future[Any]]) -> None:

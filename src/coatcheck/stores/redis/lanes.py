@@ -16,11 +16,11 @@ from coatcheck.stores.redis.exchange import Exchange, Reply
 from coatcheck.stores.redis.failures import (
     Lost,
     NotSent,
+    OutagesAs,
     ignoring_outages,
     is_answer,
     is_demotion,
     is_outage,
-    outages_as,
 )
 
 _TRUSTED_S: Final = 0.05
@@ -93,7 +93,7 @@ class Lanes:
         lane = self._idle.pop() if self._idle else None
         if lane is not None and self._loop.time() - lane.used_at <= _TRUSTED_S:
             return lane
-        with outages_as(NotSent):
+        with OutagesAs(NotSent):
             async with asyncio.timeout(self._limits.connect_timeout_s):
                 if lane is not None:
                     if not await _is_stale(lane.connection):
@@ -103,7 +103,7 @@ class Lanes:
 
     async def _talk(self, connection: Any, exchange: Exchange) -> list[Reply]:
         replies: list[Reply] = []
-        with outages_as(Lost):
+        with OutagesAs(Lost):
             async with asyncio.timeout(self._limits.command_timeout_s):
                 await connection.send_packed_command([exchange.packed()])
                 for _ in exchange.sent:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any, Final, Protocol, TypeVar
+
+from msgspec.structs import replace
 
 from coatcheck.stores.redis.cluster_cursor import ClusterCursor
 from coatcheck.stores.redis.commands import Command, Commands, MixedUpAnswers
@@ -15,12 +16,12 @@ from coatcheck.stores.redis.exchange import Exchange, Outcome, Reply, deliver
 from coatcheck.stores.redis.failures import (
     Lost,
     NotSent,
+    OutagesAs,
     explained,
     ignoring_outages,
     is_answer,
     is_demotion,
     is_outage,
-    outages_as,
 )
 
 T = TypeVar("T")
@@ -186,10 +187,10 @@ class _Wire:
             NotSent: no connection could be had.
             Lost: it failed, and what was sent may have been carried out.
         """
-        with outages_as(NotSent):
+        with OutagesAs(NotSent):
             connection = self._take()
         try:
-            with outages_as(Lost):
+            with OutagesAs(Lost):
                 replies = [*self._talk(connection, exchange)]
                 if any(map(is_demotion, replies)):
                     connection.disconnect()
