@@ -98,10 +98,10 @@ class SessionMiddleware:
         exchange = self._begin(scope, receive, send)
         session = exchange.session
         try:
-            if self._is_eager:
-                await session.load()
-            else:
+            if not self._is_eager:
                 session.wait_for_load()
+            elif not session._work.settled:  # else the client has no cookie
+                await session.load()
             scope[self._name] = session
             await self._app(scope, receive if kind == "http" else exchange.receive, exchange.send)
         except Exception as error:
@@ -180,11 +180,15 @@ class _Exchange:
 
     async def send(self, message: Message) -> None:
         """Pass a message on to the client, after storing what it may be about."""
+        work = self.session._work
         if self.has_started:
-            if not self.session._work.settled:
+            if not work.settled:
                 await self._sessions.save_rest(self.session)
         elif message["type"] in _STARTS:
-            message = await self._start(message)
+            if work.settled and not work.accessed:  # nobody has used it, so nothing is due
+                work.sealed = self.has_started = True
+            else:
+                message = await self._start(message)
         await self._send(message)
 
     async def _start(self, message: Message) -> Message:

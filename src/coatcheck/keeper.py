@@ -82,12 +82,6 @@ class Keeper:
         """Give how long a session that began then may live, whatever its use."""
         return self.ends_at_ms(created_at_ms, limits) - self.now_ms()
 
-    def _is_over(self, record: Record) -> bool:
-        """Tell whether a session is past its lifetime."""
-        created_at_ms, limits = record.created_at_ms, record.limits
-        ends_at_ms = created_at_ms + self.lifetime_ms if limits is None else self.ends_at_ms(created_at_ms, limits)
-        return self._clock() * 1000 >= ends_at_ms
-
     def ttl_ms(self, created_at_ms: int, limits: Limits | None) -> int:
         """Give the time to live for a session that began then: the smaller of its two clocks."""
         ttl_ms = min(self.idle_ms_of(limits), self.time_left_ms(created_at_ms, limits))
@@ -133,8 +127,12 @@ class Keeper:
         if not isinstance(data, bytes):
             return NOTHING_FOUND
         found = revision, record = records.decode(store_key, data)
-        if isinstance(record, Record) and self._is_over(record):
-            return revision, None
+        if isinstance(record, Record):
+            ends_at_ms = record.created_at_ms + self.lifetime_ms
+            if record.limits is not None:
+                ends_at_ms = self.ends_at_ms(record.created_at_ms, record.limits)
+            if self._clock() * 1000 >= ends_at_ms:
+                return revision, None
         return found
 
     # --- writing ----------------------------------------------------------------------------------------------

@@ -98,6 +98,7 @@ class Lifecycle:
         work.user_tag = genuine.user_tag
         work.by_older_key = genuine.by_older_key
         work.standing = "unloaded"
+        work.settled = False
         return work
 
     def claim(self, work: WorkingCopy, cookie_headers: Sequence[bytes]) -> None:
@@ -105,6 +106,7 @@ class Lifecycle:
         work.claimed = self.adoption.find(cookie_headers)
         if work.claimed is not None:
             work.standing = "unloaded"
+            work.settled = False
 
     def _only_genuine(self, tokens: Sequence[bytes]) -> VerifiedToken | None:
         """Give the token that is genuine, if exactly one of several is."""
@@ -662,6 +664,7 @@ def _refused(work: WorkingCopy, reason: str) -> WorkingCopy:
     """The client's cookie leads nowhere."""
     if work.claimed is None:  # else it is another system's
         work.cookie_is_stale = True
+    work.settled = False
     handle = "" if work.session_id is None else work.session_id.store_key
     work.note(Event("refused", handle, reason=reason))
     return work

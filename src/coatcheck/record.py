@@ -168,8 +168,8 @@ def new_revision() -> bytes:
 
 def encode(store_key: str, revision: bytes, record: AnyRecord) -> bytes:
     """Give the bytes to store under `store_key`."""
-    checked = bytes.fromhex(store_key[-_KEY_DIGITS:]) + _encode_body(record)
-    return b"%c%b%b%b" % (_FORMATS[type(record)], revision, crc32(checked).to_bytes(4, "big"), checked)
+    owner_key, body = bytes.fromhex(store_key[-_KEY_DIGITS:]), _encode_body(record)
+    return _HEADER.pack(_FORMATS[type(record)], revision, crc32(body, crc32(owner_key)), owner_key) + body
 
 
 def set_aside(reason: str) -> bytes:

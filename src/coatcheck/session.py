@@ -21,6 +21,8 @@ from coatcheck.working_copy import WorkingCopy
 
 Number = TypeVar("Number", int, float, Decimal)
 
+_NUMBERS: Final = (int, float, Decimal)
+
 FLASH_KEY: Final = "_flash"
 """The session's key under which flash messages wait to be shown."""
 
@@ -358,7 +360,7 @@ class BaseSession(MutableMapping[str, Any]):
 def _add(by: Any, current: Any) -> Any:
     if current is NOTHING:
         return by
-    if isinstance(current, bool) or not isinstance(current, int | float | Decimal):
+    if isinstance(current, bool) or not isinstance(current, _NUMBERS):
         msg = f"holds a {type(current).__name__}, and only a number can be incremented"
         raise InapplicableError(msg)
     try:

@@ -139,7 +139,7 @@ class WorkingCopy:
     """The session of another system that the client has the cookie of, and none of ours."""
     accessed: bool
     settled: bool
-    """There was nothing to commit when that was last looked at, and nobody has used the session since."""
+    """There is nothing to commit and no cookie due, unless somebody uses the session from now on."""
     busy: AbstractAsyncContextManager[None] | None
     """Held by the task that is at work on it in the store, once there was one."""
     closed: bool
@@ -187,7 +187,8 @@ class WorkingCopy:
         self.device = None
         self.outage = None
         self.by_older_key = self.login_is_new = self.renewed_by_clock = False
-        self.accessed = self.settled = self.closed = self.sealed = False
+        self.accessed = self.closed = self.sealed = False
+        self.settled = True
         self.cookie_is_stale = self.issues_cookie = self.may_go_on = False
         self.predecessor_key = self.successor_key = ""
         self.destroyed = ()
@@ -463,13 +464,14 @@ class WorkingCopy:
         values.check_key(key)
         current = self.read(key) if self.has(key) else NOTHING
         change = self._change_so_far(key)
-        before = None if current is NOTHING else values.encode(key, current)
+        # To restore what the operation may have begun to change, if it can be changed.
+        before = None if current is NOTHING or type(current) in values.IMMUTABLE else values.encode(key, current)
         try:
             result = operation(current)
             encoded = None if result is NOTHING else values.encode(key, result)
         except Exception as error:
             if before is not None:
-                self._live[key] = values.decode(key, before)  # as it was: the operation may have begun to change it
+                self._live[key] = values.decode(key, before)
             if isinstance(error, InapplicableError):
                 msg = f"session[{key!r:.80}] {error}"
                 raise UnsupportedValue(msg) from None
