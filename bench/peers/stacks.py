@@ -111,6 +111,7 @@ def _build(command: list[str], folder: Path, **environment: str) -> None:
 
 STACKS: Final = (
     _python("floor", "No sessions at all", "floor", "starlette", "uvicorn", scenarios=("profile", "none")),
+    _python("by-hand", "By hand, the least", "by_hand", "starlette", "uvicorn", "hiredis", "msgspec"),
     _python("coatcheck-starlette", "Coatcheck, Starlette", "coatcheck_starlette", "coatcheck", "starlette", "uvicorn"),
     _wsgi("coatcheck-flask", "Coatcheck, Flask", "coatcheck_flask", "coatcheck", "flask", "gunicorn"),
     _python("starlette-cookie", "Starlette, signed cookie", "starlette_cookie", "starlette", "uvicorn", "itsdangerous"),

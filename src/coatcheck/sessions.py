@@ -37,6 +37,7 @@ from coatcheck.session_info import SessionInfo
 from coatcheck.stores.protocol import AsyncFeed, AsyncStore, HasTokens, SyncAnnouncer, SyncStore
 from coatcheck.stores.url import store_from_url, sync_store_from_url
 from coatcheck.token import is_store_key
+from coatcheck.turns import Turns
 from coatcheck.users import Watched, epoch_key, tag_of, user_tag
 from coatcheck.watching import Watch
 from coatcheck.working_copy import WorkingCopy
@@ -68,44 +69,6 @@ class _ThreadLock:
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
-
-
-class _SharedLock(asyncio.Lock):
-    """A lock, and how many hold it or wait for it."""
-
-    users = 0
-
-
-class _Turn:
-    """Waits until nobody else is at work on what a key stands for, and keeps others waiting meanwhile."""
-
-    __slots__ = ("_key", "_lock", "_locks")
-
-    def __init__(self, locks: dict[tuple[int, str], _SharedLock], key: tuple[int, str]) -> None:
-        self._locks = locks
-        self._key = key
-        self._lock = _SharedLock()
-
-    async def __aenter__(self) -> bool:
-        """Give whether somebody else was at work."""
-        lock = self._lock = self._locks.setdefault(self._key, self._lock)
-        lock.users += 1
-        is_contended = lock.users > 1
-        try:
-            await lock.acquire()
-        except BaseException:
-            self._leave()
-            raise
-        return is_contended
-
-    async def __aexit__(self, *_: object) -> None:
-        self._lock.release()
-        self._leave()
-
-    def _leave(self) -> None:
-        self._lock.users -= 1
-        if not self._lock.users:
-            del self._locks[self._key]
 
 
 class Session(BaseSession):
@@ -469,22 +432,34 @@ class Sessions(_Sessions[AsyncStore, Session]):
 
     def _due(self, work: WorkingCopy, rule: Rule) -> Awaitable[None] | None:
         """Give what is to be awaited for `one_at_a_time`. For most requests, there is nothing to do."""
-        if work.busy is not None:
-            return self._carry_out(work, rule, None)
-        steps = rule(work)
-        if steps is not None:
-            return self._carry_out(work, rule, steps)
-        return self._tell(work) if work.noted else None
+        steps = None
+        if work.at_work_on is None:
+            steps = rule(work)
+            if steps is None:
+                return self._tell(work) if work.noted else None
+        return self._carry_out(work, rule, steps)
 
     async def _carry_out(self, work: WorkingCopy, rule: Rule, steps: Steps[None] | None) -> None:
-        work.busy = work.busy or asyncio.Lock()
-        turn = _Turn(self._locks, (id(running_loop()), work.lock_key))
-        async with work.busy, turn as has_waited:
-            if has_waited or steps is None:
-                steps = rule(work)  # made only now, because what there is to do may have changed meanwhile
+        loop, turns = running_loop(), self._turns
+        place = (loop, work.at_work_on or work.lock_key)
+        while not turns.take(place):
+            await turns.wait(place)
+            steps = None  # what there is to do may have changed meanwhile
+            if work.at_work_on is None and work.lock_key == place[1]:
+                break
+            # The session was renewed meanwhile, and another task of the request may be at work on it elsewhere.
+            turns.leave(place)
+            place = (loop, work.at_work_on or work.lock_key)
+        work.at_work_on = place[1]
+        try:
+            if steps is None:
+                steps = rule(work)
             if steps is not None:
                 await drive(steps, self.store)
-        if work.noted:  # not before the locks are free: a handler may use the session
+        finally:
+            work.at_work_on = None
+            turns.leave(place)
+        if work.noted:  # not before others may go on: a handler may use the session
             await self._tell(work)
 
     async def run(self, steps: Steps[T], work: WorkingCopy | None = None) -> T:
@@ -617,7 +592,7 @@ class Sessions(_Sessions[AsyncStore, Session]):
 
     def _store(self, store: str | AsyncStore) -> AsyncStore:
         self._watches: WeakKeyDictionary[asyncio.AbstractEventLoop, Watch] = WeakKeyDictionary()
-        self._locks: dict[tuple[int, str], _SharedLock] = {}
+        self._turns = Turns()
         if isinstance(store, str):
             return store_from_url(store, self.config.clock)
         if not inspect.iscoroutinefunction(getattr(store, "load", None)):

@@ -8,7 +8,6 @@ what was handed out with the encoding that was found, so a change deep inside a 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractAsyncContextManager
 from typing import Any, Final, Literal, Protocol, TypeAlias
 
 from msgspec import Raw
@@ -78,8 +77,8 @@ class WorkingCopy:
         "_live",
         "_new_id",
         "accessed",
+        "at_work_on",
         "attempts",
-        "busy",
         "by_older_key",
         "claimed",
         "closed",
@@ -140,8 +139,8 @@ class WorkingCopy:
     accessed: bool
     settled: bool
     """There is nothing to commit and no cookie due, unless somebody uses the session from now on."""
-    busy: AbstractAsyncContextManager[None] | None
-    """Held by the task that is at work on it in the store, once there was one."""
+    at_work_on: str | None
+    """The store key under which a task is at work on it in the store, while there is one."""
     closed: bool
     """Nobody is going to commit any more."""
     sealed: bool
@@ -183,7 +182,7 @@ class WorkingCopy:
         self.limits = None
         self.login = None
         self.claimed = None
-        self.busy = None
+        self.at_work_on = None
         self.device = None
         self.outage = None
         self.by_older_key = self.login_is_new = self.renewed_by_clock = False
