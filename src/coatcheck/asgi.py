@@ -16,7 +16,7 @@ from coatcheck.devices import Device
 from coatcheck.errors import ConfigurationError, StoreUnavailable
 from coatcheck.guard import Guard, Refusal, Request
 from coatcheck.headers import BYTES
-from coatcheck.mounting import Load, check_sessions, claim_cookie, is_eager
+from coatcheck.mounting import TAKEN_COOKIES, Load, check_sessions, claim_cookie, is_eager
 from coatcheck.outage import WhileDown
 from coatcheck.plain_http import PlainHttpNotice
 from coatcheck.sessions import FIRST_ERROR_STATUS, Session, Sessions
@@ -84,6 +84,7 @@ class SessionMiddleware:
         self._routes = outage.Routes(while_down)
         self._outages = outage.OutageLog()
         self._cookie_name = sessions.config.cookie.full_name
+        self._cookie_names = (self._cookie_name,)
         self._plain_http = PlainHttpNotice(sessions.config.cookie)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -122,7 +123,10 @@ class SessionMiddleware:
         """Begin with a request's session, which is not loaded yet."""
         if self._name in scope:
             self._check_name(scope)
-        claim_cookie(scope, self._cookie_name)
+        if TAKEN_COOKIES in scope:
+            claim_cookie(scope, self._cookie_name)
+        else:
+            scope[TAKEN_COOKIES] = self._cookie_names
         headers = scope["headers"]
         cookies = [value for name, value in headers if name == b"cookie"]
         # Not the scope, which is going to hold the session: what holds each other waits for the garbage collector.
@@ -185,26 +189,24 @@ class _Exchange:
             if not work.settled:
                 await self._sessions.save_rest(self.session)
         elif message["type"] in _STARTS:
-            if work.settled and not work.accessed:  # nobody has used it, so nothing is due
-                work.sealed = self.has_started = True
-            else:
-                message = await self._start(message)
+            if not work.settled or work.accessed:  # else nobody has used it, and nothing is due
+                status = message.get("status", _SWITCHING_PROTOCOLS)
+                if self._store_error is not None and status < FIRST_ERROR_STATUS:
+                    raise self._store_error  # the application went on after the error; its answer may not be true
+                try:
+                    set_cookie = await self._sessions.conclude(self.session, status)
+                except StoreUnavailable as error:
+                    self._store_error = error
+                    raise
+                message = self._with_headers(message, set_cookie)
+            work.sealed = self.has_started = True
         await self._send(message)
 
-    async def _start(self, message: Message) -> Message:
-        """Store the session; give the message with what is due in its headers.
+    def _with_headers(self, message: Message, set_cookie: str | None) -> Message:
+        """Give a response's first message with what is due in its headers.
 
         Another one, because a cache further in, as Litestar has, may keep the first: it must not hold a cookie.
         """
-        status = message.get("status", _SWITCHING_PROTOCOLS)
-        if self._store_error is not None and status < FIRST_ERROR_STATUS:
-            raise self._store_error  # the application went on after the error; its answer may not be true
-        try:
-            set_cookie = await self._sessions.conclude(self.session, status)
-        except StoreUnavailable as error:
-            self._store_error = error
-            raise
-        self.has_started = True
         if set_cookie is not None and self.on_cookie is not None:
             self.on_cookie()
         headers = self._sessions.headers(BYTES, message.get("headers", ()), self.session, set_cookie)

@@ -173,6 +173,8 @@ class _Sessions(Generic[StoreT, SessionT]):
     """What both façades have in common: settings, and all that needs no I/O."""
 
     _is_async: ClassVar[bool]
+    _kind: Callable[[Any, WorkingCopy], SessionT]
+    """The class of its sessions."""
 
     def __init__(  # noqa: PLR0913 (they are the settings)
         self,
@@ -245,12 +247,12 @@ class _Sessions(Generic[StoreT, SessionT]):
             self.lifecycle.claim(work, cookie_headers)
         work.device = device
         work.may_go_on = may_go_on
-        return self._session(work)
+        return self._kind(self, work)
 
     def claim(self, token: str | New | None) -> SessionT:
         """Start work on the session of a token, outside a request; on a new one for `NEW`, and for None. No I/O."""
         tokens = [token.encode("utf-8", "replace")] if isinstance(token, str) else []
-        return self._session(self.lifecycle.begin(tokens))
+        return self._kind(self, self.lifecycle.begin(tokens))
 
     def headers(
         self,
@@ -290,10 +292,6 @@ class _Sessions(Generic[StoreT, SessionT]):
         """
         return self.lifecycle.cookie(session._work)
 
-    def _rule_for(self, status: int) -> Rule:
-        """Give the rule for what has to be stored before a response of this status leaves."""
-        return self._steps_to_abandon if status >= FIRST_ERROR_STATUS else self.lifecycle.conclude
-
     def _sealed(self, work: WorkingCopy) -> str | None:
         """Take note that the headers leave; give the Set-Cookie value for them."""
         work.sealed = True
@@ -304,9 +302,6 @@ class _Sessions(Generic[StoreT, SessionT]):
         if work.claimed is not None:
             work.claimed.is_to_leave = False  # until a response is good, the old cookie is all that the client has
         return self.lifecycle.end_destroyed(work) if work.destroyed else None
-
-    def _session(self, work: WorkingCopy) -> SessionT:
-        raise NotImplementedError
 
     def _store(self, store: str | StoreT) -> StoreT:
         raise NotImplementedError
@@ -350,6 +345,7 @@ class Sessions(_Sessions[AsyncStore, Session]):
     """
 
     _is_async = True
+    _kind = Session
 
     @asynccontextmanager
     async def open(self, token: str | New | None = NEW) -> AsyncIterator[Session]:
@@ -382,7 +378,8 @@ class Sessions(_Sessions[AsyncStore, Session]):
         """
         work = session._work
         try:
-            waiting = self._due(work, self._rule_for(status))
+            rule = self.lifecycle.conclude if status < FIRST_ERROR_STATUS else self._steps_to_abandon
+            waiting = self._due(work, rule)
             if waiting is not None:
                 await waiting
         except StoreUnavailable as error:
@@ -587,9 +584,6 @@ class Sessions(_Sessions[AsyncStore, Session]):
             if source.records is not None:
                 await cast("AsyncOldRecords", source.records).close()
 
-    def _session(self, work: WorkingCopy) -> Session:
-        return Session(self, work)
-
     def _store(self, store: str | AsyncStore) -> AsyncStore:
         self._watches: WeakKeyDictionary[asyncio.AbstractEventLoop, Watch] = WeakKeyDictionary()
         self._turns = Turns()
@@ -608,6 +602,7 @@ class SyncSessions(_Sessions[SyncStore, SyncSession]):
     """
 
     _is_async = False
+    _kind = SyncSession
 
     @contextmanager
     def open(self, token: str | New | None = NEW) -> Iterator[SyncSession]:
@@ -628,7 +623,8 @@ class SyncSessions(_Sessions[SyncStore, SyncSession]):
     def conclude(self, session: SyncSession, status: int) -> str | None:
         """See `Sessions.conclude`."""
         try:
-            self.one_at_a_time(session._work, self._rule_for(status))
+            rule = self.lifecycle.conclude if status < FIRST_ERROR_STATUS else self._steps_to_abandon
+            self.one_at_a_time(session._work, rule)
         except StoreUnavailable as error:
             session._work.go_on_unextended(error)
         if session._work.claimed is not None:
@@ -755,9 +751,6 @@ class SyncSessions(_Sessions[SyncStore, SyncSession]):
         for source in self._sources:
             if source.records is not None:
                 source.records.close()
-
-    def _session(self, work: WorkingCopy) -> SyncSession:
-        return SyncSession(self, work)
 
     def _store(self, store: str | SyncStore) -> SyncStore:
         self.events.check_sync()

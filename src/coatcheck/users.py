@@ -331,14 +331,6 @@ def _chunks(keys: Sequence[str]) -> Iterator[Sequence[str]]:
     return (keys[start : start + _CHUNK] for start in range(0, len(keys), _CHUNK))
 
 
-def is_users(record: Record, tag: bytes | None, epoch: int) -> bool:
-    """Tell whether a session is of the user with this tag, or nobody's for an empty tag, and from the present epoch."""
-    login = record.login
-    if login is None:
-        return tag == b""
-    return login.epoch >= epoch and user_tag(login.user_id) == tag
-
-
 def is_of_epoch(record: Record, epoch: int) -> bool:
     """Tell whether a session is from the user's present epoch."""
     return record.login is None or record.login.epoch >= epoch

@@ -57,7 +57,8 @@ class Command(Struct, Generic[T], frozen=True, eq=False):
     is_repeatable: bool
     """Whether it may be sent again when it is not known whether it has been carried out."""
     names: tuple[str, ...] = ()
-    """Of a load, the keys. How they are asked for depends on the server: see `exchange`."""
+    """Of a load, the keys. How they are asked for depends on the server, and the answers to all loads of a batch are
+    read at once: see `exchange`."""
     script: Script | None = None
     """Of an EVALSHA, the script."""
 

@@ -12,7 +12,7 @@ from typing import Any, Final, TypeAlias, cast
 from hiredis import pack_command
 
 from coatcheck.errors import StoreUnavailable
-from coatcheck.stores.redis.commands import Argument, Command, MixedUpAnswers
+from coatcheck.stores.redis.commands import Argument, Command, MixedUpAnswers, records
 from coatcheck.stores.redis.failures import Lost, NotSent, explained, is_worth_another_try, names_of, pauses
 
 _packed: Final[Callable[[tuple[Argument, ...]], bytes]] = cast("Any", pack_command)
@@ -61,18 +61,19 @@ class Exchange:
         Raises MixedUpAnswers when one of the answers can't be its command's: then none can be trusted.
         """
         found, rest = self._found(replies)
+        self.has_failed = any(map(_is_error, replies))
+        records([each for each in found if not _is_error(each)] if self.has_failed else found)
         answer_of = dict(zip(self._names, found, strict=True)).__getitem__
         given = iter(rest)
-        self.has_failed = any(map(_is_error, replies))
         results: list[Any] = []
         for command in self.commands:
-            reply: Reply = list(map(answer_of, command.names)) if command.names else next(given)
-            if self.has_failed:
-                failed = [each for each in (reply if command.names else [reply]) if _is_error(each)]
-                if failed:
-                    results.append(failed[0])
-                    continue
-            results.append(command.read(reply))
+            if command.names:
+                loaded = list(map(answer_of, command.names))
+                failed = next(filter(_is_error, loaded), None) if self.has_failed else None
+                results.append(loaded if failed is None else failed)
+            else:
+                reply = next(given)
+                results.append(reply if _is_error(reply) else command.read(reply))
         return results
 
     def _found(self, replies: list[Reply]) -> tuple[list[Reply], list[Reply]]:
