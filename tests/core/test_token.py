@@ -91,6 +91,16 @@ def test_the_secret_key_itself_signs_nothing() -> None:
     assert SIGNER.verify(forged) is None
 
 
+@given(st.binary(min_size=32, max_size=200), st.binary(min_size=32, max_size=32), st.sampled_from([b"", b"u" * 15]))
+def test_the_signature_is_the_standard_librarys_hmac(key: bytes, secret: bytes, user_tag: bytes) -> None:
+    import hmac
+
+    token = TokenSigner([key], "name").sign(SessionID(secret), 5, user_tag)
+    decoded = base64.urlsafe_b64decode(token)
+    derived = hmac.digest(key, b"coatcheck token 1\x00name", "sha256")
+    assert decoded[-32:] == hmac.digest(derived, decoded[:-32], "sha256")
+
+
 @pytest.mark.parametrize("time", [-5, 0, 2**40 - 1, 2**60])
 def test_a_clock_that_is_far_off_makes_a_token_all_the_same(time: int) -> None:
     verified = SIGNER.verify(SIGNER.sign(SESSION_ID, time).encode())
