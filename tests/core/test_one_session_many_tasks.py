@@ -27,9 +27,21 @@ class SlowStore(MemoryStore):
         self.calls: Counter[str] = Counter()
         self.loses_answer_of: set[str] = set()
         self.meanwhile: Callable[[], None] | None = None
+        self.under_way: list[str] = []
+        self.most_at_once: Counter[str] = Counter()
 
-    async def _pass(self, name: str, result: Any) -> Any:
+    async def _pass(self, name: str, key: str, result: Any) -> Any:
         self.calls[name] += 1
+        self.under_way.append(key)
+        for place in ("anywhere", key):
+            now = len(self.under_way) if place == "anywhere" else self.under_way.count(key)
+            self.most_at_once[place] = max(self.most_at_once[place], now)
+        try:
+            return await self._answer(name, result)
+        finally:
+            self.under_way.remove(key)
+
+    async def _answer(self, name: str, result: Any) -> Any:
         for _ in range(3):
             await asyncio.sleep(0)
         if self.meanwhile is not None:
@@ -43,10 +55,10 @@ class SlowStore(MemoryStore):
         return answer
 
     async def create(self, key: str, record: bytes, ttl_ms: int) -> bool:
-        return bool(await self._pass("create", super().create(key, record, ttl_ms)))
+        return bool(await self._pass("create", key, super().create(key, record, ttl_ms)))
 
     async def update(self, key: str, revision: bytes, record: bytes, ttl_ms: int) -> Any:
-        return await self._pass("update", super().update(key, revision, record, ttl_ms))
+        return await self._pass("update", key, super().update(key, revision, record, ttl_ms))
 
 
 @pytest.fixture
@@ -340,3 +352,34 @@ async def test_nothing_is_kept_of_who_waited_for_whom(store: SlowStore, sessions
     tasks[2].cancel()  # in the middle of the queue
     await asyncio.gather(*tasks, return_exceptions=True)
     assert len(sessions._turns) == 0
+
+
+async def test_who_has_waited_for_a_renewal_goes_on_where_the_session_is_now(
+    store: SlowStore, sessions: Sessions
+) -> None:
+    session = await begin(sessions, await new(sessions, a=0))
+    session.renew()
+    renewal = asyncio.create_task(session.save())
+    await asyncio.sleep(0)
+    session["a"] = 1
+    late = asyncio.create_task(session.save())
+    await renewal
+    rival = await begin(sessions, session.token)
+    rival["b"] = 1
+    await asyncio.gather(late, rival.save())
+    assert await stored(sessions, session.token) == {"a": 1, "b": 1}
+    assert store.most_at_once[session.handle] == 1
+
+
+async def test_tasks_of_a_request_wait_for_each_other_also_when_it_has_begun_another_session(
+    store: SlowStore, sessions: Sessions
+) -> None:
+    session = await begin(sessions, await new(sessions, a=0))
+    session["a"] = 1
+    first = asyncio.create_task(session.save())
+    await asyncio.sleep(0)
+    session.destroy()
+    session["b"] = 1
+    await asyncio.gather(first, session.save())
+    assert await stored(sessions, session.token) == {"b": 1}
+    assert store.most_at_once["anywhere"] == 1

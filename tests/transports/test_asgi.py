@@ -221,6 +221,16 @@ async def test_without_a_cookie_the_store_is_not_asked(site: Site) -> None:
     assert "Max-Age=0" in (exchange.set_cookie or "")
 
 
+async def test_a_cookie_that_leads_nowhere_is_cleared_also_when_nobody_uses_the_session(site: Site) -> None:
+    async def handler(_: Session, exchange: Exchange) -> None:
+        await exchange.respond()
+
+    site.cookie = "__Host-session=forged"
+    exchange = await site.get(handler)
+    assert "Max-Age=0" in (exchange.set_cookie or "")
+    assert (await site.get(handler)).set_cookie is None
+
+
 async def test_cookies_in_several_headers_are_found(site: Site) -> None:
     await site.log_in()
     cookie = site.cookie or ""
