@@ -292,6 +292,10 @@ class _Sessions(Generic[StoreT, SessionT]):
         """
         return self.lifecycle.cookie(session._work)
 
+    def _rule_for(self, status: int) -> Rule:
+        """Give the rule for what has to be stored before a response of this status leaves."""
+        return self._steps_to_abandon if status >= FIRST_ERROR_STATUS else self.lifecycle.conclude
+
     def _sealed(self, work: WorkingCopy) -> str | None:
         """Take note that the headers leave; give the Set-Cookie value for them."""
         work.sealed = True
@@ -378,8 +382,7 @@ class Sessions(_Sessions[AsyncStore, Session]):
         """
         work = session._work
         try:
-            rule = self.lifecycle.conclude if status < FIRST_ERROR_STATUS else self._steps_to_abandon
-            waiting = self._due(work, rule)
+            waiting = self._due(work, self._rule_for(status))
             if waiting is not None:
                 await waiting
         except StoreUnavailable as error:
@@ -623,8 +626,7 @@ class SyncSessions(_Sessions[SyncStore, SyncSession]):
     def conclude(self, session: SyncSession, status: int) -> str | None:
         """See `Sessions.conclude`."""
         try:
-            rule = self.lifecycle.conclude if status < FIRST_ERROR_STATUS else self._steps_to_abandon
-            self.one_at_a_time(session._work, rule)
+            self.one_at_a_time(session._work, self._rule_for(status))
         except StoreUnavailable as error:
             session._work.go_on_unextended(error)
         if session._work.claimed is not None:
