@@ -16,7 +16,7 @@ from coatcheck.devices import Device
 from coatcheck.errors import ConfigurationError, StoreUnavailable
 from coatcheck.guard import Guard, Refusal, Request
 from coatcheck.headers import BYTES
-from coatcheck.mounting import TAKEN_COOKIES, Load, check_sessions, claim_cookie, is_eager
+from coatcheck.mounting import Load, check_sessions, claim_cookie, is_eager
 from coatcheck.outage import WhileDown
 from coatcheck.plain_http import PlainHttpNotice
 from coatcheck.sessions import FIRST_ERROR_STATUS, Session, Sessions
@@ -84,7 +84,6 @@ class SessionMiddleware:
         self._routes = outage.Routes(while_down)
         self._outages = outage.OutageLog()
         self._cookie_name = sessions.config.cookie.full_name
-        self._cookie_names = (self._cookie_name,)
         self._plain_http = PlainHttpNotice(sessions.config.cookie)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -123,10 +122,7 @@ class SessionMiddleware:
         """Begin with a request's session, which is not loaded yet."""
         if self._name in scope:
             self._check_name(scope)
-        if TAKEN_COOKIES in scope:
-            claim_cookie(scope, self._cookie_name)
-        else:
-            scope[TAKEN_COOKIES] = self._cookie_names
+        claim_cookie(scope, self._cookie_name)
         headers = scope["headers"]
         cookies = [value for name, value in headers if name == b"cookie"]
         # Not the scope, which is going to hold the session: what holds each other waits for the garbage collector.

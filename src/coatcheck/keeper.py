@@ -127,12 +127,8 @@ class Keeper:
         if not isinstance(data, bytes):
             return NOTHING_FOUND
         found = revision, record = records.decode(store_key, data)
-        if isinstance(record, Record):
-            ends_at_ms = record.created_at_ms + self.lifetime_ms
-            if record.limits is not None:
-                ends_at_ms = self.ends_at_ms(record.created_at_ms, record.limits)
-            if self._clock() * 1000 >= ends_at_ms:
-                return revision, None
+        if isinstance(record, Record) and self.time_left_ms(record.created_at_ms, record.limits) <= 0:
+            return revision, None
         return found
 
     # --- writing ----------------------------------------------------------------------------------------------

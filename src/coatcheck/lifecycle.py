@@ -30,7 +30,7 @@ from coatcheck.keeper import MAX_CONFLICTS, MOVED_MS, Found, Keeper, Steps, fetc
 from coatcheck.operations import Delete, Load, Pause, Touch
 from coatcheck.record import AnyRecord, Login, Moved, Record, Values
 from coatcheck.token import Tokens, TokenSigner, VerifiedToken
-from coatcheck.users import Users, check_user_id, epoch_key, is_of_epoch, tag_of, user_tag
+from coatcheck.users import Users, check_user_id, epoch_key, is_of_epoch, tag_of
 from coatcheck.working_copy import CLAIMED, WorkingCopy
 
 _SKEW_MS: Final = 60_000
@@ -45,7 +45,6 @@ class Lifecycle:
 
     __slots__ = (
         "_client_address",
-        "_clock",
         "_cookies",
         "_end_on_reuse",
         "_grace_ms",
@@ -62,7 +61,6 @@ class Lifecycle:
 
     def __init__(self, config: SessionConfig, sources: Sequence[Source] = (), tokens: Tokens | None = None) -> None:
         self.keeper = Keeper(config)
-        self._clock = config.clock
         old_lifetime_ms = round(longest_lifetime(sources).total_seconds() * 1000)
         self.users = Users(self.keeper, config.max_sessions_per_user, config.when_full, old_lifetime_ms=old_lifetime_ms)
         self.adoption = Adoption(config, self.keeper, self.users, sources, self._device)
@@ -85,7 +83,7 @@ class Lifecycle:
         Two cookies of one name are ambiguous: browsers send those of sibling domains along, in an order that an
         attacker can influence. A token counts only if it is the only genuine one, never by its place.
         """
-        now_ms = int(self._clock() * 1000)
+        now_ms = self.keeper.now_ms()
         work = WorkingCopy(now_ms, self._tokens.new_id)
         if not tokens:
             return work
@@ -151,11 +149,7 @@ class Lifecycle:
             found = self.keeper.current(keys[0], data[0])
         except (UndecodableRecord, ForeignRecord) as error:
             return self._load_again(work, keys, error)
-        is_first = len(data) == 1 or data[1] is None  # as for most users: they never ended all their sessions
-        epoch = 0 if is_first else self.users.epoch_in(work.user_tag or b"", data[1])
-        if type(found[1]) is Record and work.user_tag is not None:
-            self._take(work, found, epoch)
-            return None
+        epoch = self.users.epoch_in(work.user_tag or b"", data[1]) if len(data) > 1 else 0
         return self._take_or_follow(work, found, epoch)
 
     def _load_again(
@@ -204,17 +198,11 @@ class Lifecycle:
         revision, record = found
         if work.standing != "unloaded":
             return  # another task of the request has loaded it meanwhile
-        if isinstance(record, Record):
-            login = record.login
-            if login is None:
-                is_the_clients = work.user_tag == b""
-            else:
-                is_the_clients = login.epoch >= epoch and user_tag(login.user_id) == work.user_tag
-            if is_the_clients:
-                work.found(revision, record)
-                return
-        _refused(work, "ended")
-        work.let_go("new")
+        if isinstance(record, Record) and is_of_epoch(record, epoch) and tag_of(record.login) == work.user_tag:
+            work.found(revision, record)
+        else:
+            _refused(work, "ended")
+            work.let_go("new")
 
     def _load_moved(self, work: WorkingCopy, moved: Moved, epoch: int) -> Steps[None]:
         """A session that was renewed: go after it in the grace after a renewal by the clock, and only then."""
@@ -271,10 +259,6 @@ class Lifecycle:
         """
         if work.destroyed:
             return self._end_and_commit(work)
-        if work.is_only_read:
-            extending = self._extend(work) if self._refresh_is_due(work) else None
-            work.settled = extending is None
-            return extending
         if work.standing not in {"stored", "new"}:
             if work.standing == "unavailable":
                 work.write_views()  # which raises if anything was changed there; elsewhere the change itself has raised
@@ -660,7 +644,7 @@ class Lifecycle:
         """Tell whether use has to extend the session. The token's time of issue says when that was last done."""
         if not work.accessed or work.outage is not None:
             return False
-        age_ms = self._clock() * 1000 - work.issued_at_ms
+        age_ms = self.keeper.now_ms() - work.issued_at_ms
         # A token from the future was issued by a clock that is ahead, and says nothing of when that was.
         refresh_ms = self._refresh_ms
         if work.limits is not None:

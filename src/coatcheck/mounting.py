@@ -9,7 +9,7 @@ from coatcheck.errors import ConfigurationError
 
 Load: TypeAlias = Literal["eager", "lazy"]
 
-TAKEN_COOKIES: Final = "coatcheck.cookies"
+_COOKIES: Final = "coatcheck.cookies"
 """The key of a request's scope or environ for the names of the cookies that are taken."""
 
 
@@ -45,8 +45,8 @@ def claim_cookie(request: MutableMapping[str, Any], cookie: str) -> None:
     Raises:
         ConfigurationError: another one does already, and they would overwrite each other's in the browser.
     """
-    cookies = request.get(TAKEN_COOKIES, ())
+    cookies = request.get(_COOKIES, ())
     if cookie in cookies:
         msg = f"Two session middlewares use the same cookie {cookie!r}; give one of them CookieConfig(name=...)"
         raise ConfigurationError(msg)
-    request[TAKEN_COOKIES] = (*cookies, cookie)
+    request[_COOKIES] = (*cookies, cookie)

@@ -50,6 +50,8 @@ class Routes:
 
     def go_on(self, path: str) -> bool:
         """Tell whether a request for this path goes on."""
+        if not self.any_goes_on:
+            return False
         for start, rule in self._rules:
             if is_below(path, start):
                 return rule == "continue"

@@ -228,10 +228,7 @@ class WorkingCopy:
 
     def found(self, revision: bytes, record: Record) -> None:
         """Take in what the store holds under this session's key."""
-        self.standing = "stored"
-        self.revision = revision
-        self.record = record
-        self._base = record.values
+        self._hold(revision, record)
         self.remember = record.remember
         self.limits = record.limits
         self.login = record.login
@@ -569,23 +566,6 @@ class WorkingCopy:
             if is_left_over or result != (None if found is None else bytes(found)):
                 patch[key] = change
         return patch
-
-    @property
-    def is_only_read(self) -> bool:
-        """Whether nothing was done to a stored session, and nothing was handed out that can be changed in place.
-
-        So it is for most requests, and the rest need not be looked at. False does not say that anything has changed.
-        """
-        record = self.record
-        return (
-            record is not None
-            and not self._changes
-            and self.predecessor is None
-            and self.remember is record.remember
-            and self.limits is record.limits
-            and not self.views
-            and values.IMMUTABLE.issuperset(map(type, self._live.values()))
-        )
 
     def has_changes(self) -> bool:
         """Tell whether there is anything to commit, other than that the session is used."""
