@@ -276,7 +276,7 @@ class WorkingCopy:
             if isinstance(change, Derived) and change.base is NOTHING and key not in newer and key in self._live:
                 shown = None if change.result is None else Raw(change.result)
                 self._refresh(key, record.values.get(key), shown)
-        self._changes = {key: since(change, taken.get(key)) for key, change in newer.items()}
+        self._changes = newer and {key: since(change, taken.get(key)) for key, change in newer.items()}
         self.attempts = ()
         self._hold(revision, record)
         self._take_terms(patch, record)
@@ -555,7 +555,7 @@ class WorkingCopy:
             return NO_CHANGES
         self.write_views()
         patch = self.empty_patch()
-        for key in [*self._live, *(key for key in self._changes if key not in self._live)]:
+        for key in self._live | self._changes:
             change = self._change_so_far(key)
             if change is NOTHING:
                 continue

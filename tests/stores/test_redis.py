@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import redis
@@ -12,7 +13,7 @@ import redis.asyncio
 from servers import Server, free_port, server_binaries
 
 from coatcheck import Sessions, SyncSessions
-from coatcheck.errors import ConfigurationError, StoreUnavailable
+from coatcheck.errors import ConfigurationError, StoreFull, StoreUnavailable
 from coatcheck.stores.protocol import Outcome
 from coatcheck.stores.redis import RedisStore, SyncRedisStore
 
@@ -59,6 +60,50 @@ def test_the_script_is_loaded_again_after_the_server_forgot_it(server: Server, r
         assert store.update(KEY, b"revision", RECORD, HOUR_MS) is Outcome.DONE
     asyncio.run(run())
     store.close()
+
+
+def _key(number: int) -> str:
+    return f"{number:040x}"
+
+
+def _record(revision: bytes, text: bytes) -> bytes:
+    return b"\x01" + revision + text
+
+
+async def _update_together(store: RedisStore, count: int) -> list[Any]:
+    """Update sessions whose records have the revision `revision` at the same time; give what came of each."""
+    new = _record(b"replaced", b"new")
+    updates = (store.update(_key(number), b"revision", new, HOUR_MS) for number in range(count))
+    results = await asyncio.gather(*updates, return_exceptions=True)
+    await store.close()
+    return results
+
+
+def test_each_of_the_updates_that_travel_together_gets_its_own_answer(server: Server, raw: redis.Redis) -> None:
+    others = _record(b"anothers", b"newer")
+    raw.set(f"coatcheck:{_key(0)}", RECORD, px=HOUR_MS)
+    raw.set(f"coatcheck:{_key(2)}", others, px=HOUR_MS)
+    raw.hset(f"coatcheck:{_key(3)}", "no", "record")
+    raw.set(f"coatcheck:{_key(4)}", RECORD, px=HOUR_MS)
+    stored, gone, newer, failed, also_stored = asyncio.run(_update_together(RedisStore(server.url), 5))
+    assert (stored, gone, newer, also_stored) == (Outcome.DONE, Outcome.GONE, others, Outcome.DONE)
+    assert isinstance(failed, StoreUnavailable)
+    assert "WRONGTYPE" in str(failed)
+    assert raw.get(f"coatcheck:{_key(4)}") == _record(b"replaced", b"new")
+    assert 0 < raw.pttl(f"coatcheck:{_key(4)}") <= HOUR_MS
+    assert raw.hgetall(f"coatcheck:{_key(3)}") == {b"no": b"record"}
+
+
+def test_a_full_server_refuses_each_of_the_updates_and_keeps_what_it_has(server: Server, raw: redis.Redis) -> None:
+    for number in range(3):
+        raw.set(f"coatcheck:{_key(number)}", RECORD, px=HOUR_MS)
+    raw.config_set("maxmemory", "1")
+    try:
+        results = asyncio.run(_update_together(RedisStore(server.url), 3))
+    finally:
+        raw.config_set("maxmemory", "0")
+    assert [type(result) for result in results] == [StoreFull] * 3
+    assert [raw.get(f"coatcheck:{_key(number)}") for number in range(3)] == [RECORD] * 3
 
 
 def test_one_store_serves_several_event_loops(server: Server, raw: redis.Redis) -> None:
