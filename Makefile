@@ -3,6 +3,12 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+BENCH_VENV := .venv-bench
+BENCH_BIN := $(BENCH_VENV)/bin
+# What is measured runs on the system's own Python where that will do: it is built for speed, as those are that people
+# deploy, and one that was built on the spot mostly is not (see bench/README.md).
+BENCH_PYTHON ?= $(shell for python in /usr/bin/python3 $(PYTHON); do \
+	$$python -c 'import sys, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && exit; done)
 DEMO_OPTIONS ?=
 FUZZ_SECONDS ?= 60
 FUZZ_TARGETS ?= gob cookie go_session token record
@@ -49,18 +55,20 @@ format: setup  ## Format the code
 	$(BIN)/ruff check --fix
 
 # The frameworks and session libraries that Coatcheck is measured beside. `make test` needs none of them.
-$(VENV)/.bench-ready: $(VENV)/.ready
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group bench
+$(BENCH_VENV)/.ready: pyproject.toml
+	$(BENCH_PYTHON) -m venv $(BENCH_VENV)
+	$(BENCH_BIN)/python -m pip install --quiet --disable-pip-version-check 'pip==26.3'
+	$(BENCH_BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[demo]' --group bench
 	@touch $@
 
-bench: $(VENV)/.bench-ready  ## Measure Coatcheck and its peers over HTTP (see bench/README.md)
-	$(BIN)/python -m bench.peers
+bench: $(BENCH_VENV)/.ready  ## Measure Coatcheck and its peers over HTTP (see bench/README.md)
+	$(BENCH_BIN)/python -m bench.peers
 
-bench-quick: $(VENV)/.bench-ready  ## The same for four of them, in a minute or two
-	$(BIN)/python -m bench.peers --quick
+bench-quick: $(BENCH_VENV)/.ready  ## The same for four of them, in a minute or two
+	$(BENCH_BIN)/python -m bench.peers --quick
 
-bench-core: setup  ## Measure the core, without a network
-	$(BIN)/python bench/core.py
+bench-core: $(BENCH_VENV)/.ready  ## Measure the core, without a network
+	$(BENCH_BIN)/python bench/core.py
 
 $(VENV)/.fuzz-ready: $(VENV)/.ready
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group fuzz
@@ -78,8 +86,8 @@ failure-report: setup  ## Measure what the failures of Redis do, and write it in
 	COATCHECK_FAILURE_REPORT=$(FAILURE_FIGURES) $(MAKE) soak
 	$(BIN)/python tests/failure/render_report.py $(FAILURE_FIGURES)
 
-bench-growth: $(VENV)/.bench-ready  ## Measure a request with a thousand to a million sessions in Valkey
-	$(BIN)/python -m bench.growth
+bench-growth: $(BENCH_VENV)/.ready  ## Measure a request with a thousand to a million sessions in Valkey
+	$(BENCH_BIN)/python -m bench.growth
 
 clean:  ## Remove what setup made
-	rm -rf $(VENV) .bench
+	rm -rf $(VENV) $(BENCH_VENV) .bench

@@ -16,6 +16,7 @@ from rich.console import Console
 from bench.peers import load
 from bench.peers.comparison import Plan, Redis, StackFailed, compare
 from bench.peers.environment import describe
+from bench.peers.interpreter import ADVICE, WITHOUT
 from bench.peers.processes import valkey
 from bench.peers.report import print_tables, save
 from bench.peers.stacks import QUICK, REPOSITORY, STACKS, Missing, Stack, versions
@@ -89,6 +90,8 @@ def main() -> int:
     print_tables(console, results, environment["skipped"])
     if busy > BUSY:
         console.print(f"[dim]The machine was busy before (load {busy:.1f}); expect noise.[/dim]", highlight=False)
+    if environment["machine"]["python"] == WITHOUT:
+        console.print(f"[yellow]{ADVICE}[/yellow]", highlight=False)
     if folder is not None:
         save(folder, results, environment)
         console.print(f"[dim]Saved in {folder}[/dim]", highlight=False)

@@ -16,6 +16,7 @@ from typing import Any
 import redis
 
 from bench.peers.comparison import Plan
+from bench.peers.interpreter import build
 from bench.peers.load import CONNECTIONS
 from bench.peers.processes import cores
 from bench.peers.stacks import APPLICATIONS, STACKS, THREADS, Stack, versions
@@ -36,6 +37,7 @@ def describe(
             "cores": os.cpu_count(),
             "load_before": round(busy, 2),
             "application_has_a_core_of_its_own": cores() is not None,
+            "python": build(),
         },
         "versions": dict(sorted((packages | versions_of_tools(client)).items())),
         "skipped": {stack.title: skipped[stack.name] for stack in STACKS if stack.name in skipped},

@@ -105,7 +105,8 @@ def page(results: Sequence[Result], environment: Mapping[str, Any]) -> str:
         f"Medians of {plan['rounds']} rounds of {plan['seconds']:g} s, {plan['connections']} connections, "
         f"{plan['sessions']} sessions. {machine['processor']}, {machine['cores']} cores"
         + (", one of them for the application alone" if machine["application_has_a_core_of_its_own"] else "")
-        + f"; load average before the run {machine['load_before']}."
+        + f"; load average before the run {machine['load_before']}. "
+        + f"CPython {environment['versions']['python']}, {machine['python']}."
         + " What is measured, and how to read it: [the page about measurements](../README.md).",
     ]
     for scenario, (path, meaning) in SCENARIOS.items():

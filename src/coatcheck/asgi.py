@@ -124,7 +124,10 @@ class SessionMiddleware:
             self._check_name(scope)
         claim_cookie(scope, self._cookie_name)
         headers = scope["headers"]
-        cookies = [value for name, value in headers if name == b"cookie"]
+        cookies = []
+        for name, value in headers:  # a comprehension is a call, up to Python 3.11
+            if name == b"cookie":
+                cookies.append(value)
         # Not the scope, which is going to hold the session: what holds each other waits for the garbage collector.
         device = partial(_device, headers, scope.get("client"))
         may_go_on = self._routes.any_goes_on and self._routes.go_on(path_of(scope))

@@ -127,7 +127,7 @@ class Keeper:
         if not isinstance(data, bytes):
             return NOTHING_FOUND
         found = revision, record = records.decode(store_key, data)
-        if isinstance(record, Record) and self.time_left_ms(record.created_at_ms, record.limits) <= 0:
+        if isinstance(record, Record) and self.ends_at_ms(record.created_at_ms, record.limits) <= self.now_ms():
             return revision, None
         return found
 

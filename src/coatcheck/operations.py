@@ -6,8 +6,9 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
+
+from msgspec import Struct
 
 from coatcheck.adopters import AnyOldRecords
 from coatcheck.stores.protocol import AsyncStore, SyncStore
@@ -23,8 +24,14 @@ class Operation(Protocol):
         ...
 
 
-@dataclass(slots=True)
-class Load:
+class _ForStore(Struct):
+    """Shows its kind, and not what it carries: records, and the names of old sessions, are secrets."""
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}>"
+
+
+class Load(_ForStore):
     """See `SyncStore.load`."""
 
     keys: tuple[str, ...]
@@ -34,12 +41,11 @@ class Load:
         return store.load(*self.keys)
 
 
-@dataclass(slots=True)
-class Create:
+class Create(_ForStore):
     """See `SyncStore.create`."""
 
     key: str
-    record: bytes = field(repr=False)
+    record: bytes
     ttl_ms: int
 
     def perform(self, store: SyncStore | AsyncStore) -> Any:
@@ -47,13 +53,12 @@ class Create:
         return store.create(self.key, self.record, self.ttl_ms)
 
 
-@dataclass(slots=True)
-class Update:
+class Update(_ForStore):
     """See `SyncStore.update`."""
 
     key: str
     revision: bytes
-    record: bytes = field(repr=False)
+    record: bytes
     ttl_ms: int
 
     def perform(self, store: SyncStore | AsyncStore) -> Any:
@@ -61,8 +66,7 @@ class Update:
         return store.update(self.key, self.revision, self.record, self.ttl_ms)
 
 
-@dataclass(slots=True)
-class Touch:
+class Touch(_ForStore):
     """See `SyncStore.touch`."""
 
     key: str
@@ -73,8 +77,7 @@ class Touch:
         return store.touch(self.key, self.ttl_ms)
 
 
-@dataclass(slots=True)
-class Delete:
+class Delete(_ForStore):
     """See `SyncStore.delete`."""
 
     key: str
@@ -84,8 +87,7 @@ class Delete:
         return store.delete(self.key)
 
 
-@dataclass(slots=True)
-class TimeLeft:
+class TimeLeft(_ForStore):
     """See `SyncStore.time_left`."""
 
     keys: tuple[str, ...]
@@ -95,8 +97,7 @@ class TimeLeft:
         return store.time_left(*self.keys)
 
 
-@dataclass(slots=True)
-class Scan:
+class Scan(_ForStore):
     """See `SyncStore.scan`."""
 
     cursor: str
@@ -107,32 +108,29 @@ class Scan:
         return store.scan(self.cursor, self.limit)
 
 
-@dataclass(slots=True)
-class FetchOld:
+class FetchOld(_ForStore):
     """Not for the store, but for the records of another system: see `OldRecords.get`."""
 
     records: AnyOldRecords
-    key: str = field(repr=False)
+    key: str
 
     def perform(self, store: SyncStore | AsyncStore) -> Any:  # noqa: ARG002 (another one is asked)
         """Call the old records."""
         return self.records.get(self.key)
 
 
-@dataclass(slots=True)
-class DeleteOld:
+class DeleteOld(_ForStore):
     """See `OldRecords.delete`."""
 
     records: AnyOldRecords
-    key: str = field(repr=False)
+    key: str
 
     def perform(self, store: SyncStore | AsyncStore) -> Any:  # noqa: ARG002 (another one is asked)
         """Call the old records."""
         return self.records.delete(self.key)
 
 
-@dataclass(slots=True)
-class Pause:
+class Pause(_ForStore):
     """Not for the store: wait a moment, by chance a longer one after more conflicts, so that rivals part."""
 
     conflicts: int
@@ -148,8 +146,7 @@ class Pause:
         return random.uniform(0, min(0.001 * 2**self.conflicts, _LONGEST_PAUSE_S))  # noqa: S311 (not a secret)
 
 
-@dataclass(slots=True)
-class Reset:
+class Reset(_ForStore):
     """See `SyncStore.reset`."""
 
     def perform(self, store: SyncStore | AsyncStore) -> Any:
