@@ -15,7 +15,7 @@ FUZZ_TARGETS ?= gob cookie go_session token record
 SOAK_SECONDS ?= 600
 FAILURE_FIGURES := build/failure-figures.jsonl
 
-.PHONY: help setup demo test lint types unit format bench bench-quick bench-core bench-growth fuzz soak failure-report clean
+.PHONY: help setup demo test lint types unit format bench bench-quick bench-core bench-growth bench-instructions fuzz soak failure-report clean
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -85,6 +85,9 @@ failure-report: setup  ## Measure what the failures of Redis do, and write it in
 	COATCHECK_FAILURE_REPORT=$(FAILURE_FIGURES) $(BIN)/python -m pytest tests/failure
 	COATCHECK_FAILURE_REPORT=$(FAILURE_FIGURES) $(MAKE) soak
 	$(BIN)/python tests/failure/render_report.py $(FAILURE_FIGURES)
+
+bench-instructions: $(BENCH_VENV)/.ready  ## Count the instructions of a request, which noise does not change
+	$(BENCH_BIN)/python -m bench.instructions
 
 bench-growth: $(BENCH_VENV)/.ready  ## Measure a request with a thousand to a million sessions in Valkey
 	$(BENCH_BIN)/python -m bench.growth

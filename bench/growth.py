@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.peers import load, measure
-from bench.peers.comparison import SECRET_KEY, Plan, Redis, Running, measure_load, started
+from bench.peers.comparison import SECRET_KEY, Redis, Running, measure_load, started
 from bench.peers.processes import valkey
 from bench.peers.stacks import REPOSITORY, STACKS
 from bench.peers.visitor import USER_AGENT, Visitor
@@ -36,6 +36,7 @@ SIZES: Final = (1_000, 10_000, 100_000, 1_000_000)
 COOKIES: Final = 4096
 """How many sessions the load uses at most, spread evenly over all of them."""
 BATCH: Final = 1000
+WARM_UP_S: Final = 1.0
 HOUR_MS: Final = 3_600_000
 COOKIE_NAME: Final = CookieConfig(secure=False).full_name
 CONTENT: Final = {"authenticated": True, "theme": "dark", "visits": 0}
@@ -81,14 +82,15 @@ def check(app: Running, cookie: str) -> None:
     visitor.close()
 
 
-def measure_size(app: Running, server: Redis, size: int, plan: Plan, folder: Path) -> dict[str, float]:
+def measure_size(app: Running, server: Redis, size: int, seconds: float, folder: Path) -> dict[str, float]:
     """Measure with the store filled up to a number of sessions."""
     headers = cookies(size)
     check(app, headers[0])
     file = folder / "cookies"
     file.write_text("".join(f"{cookie}\n" for cookie in headers))
+    load.put_load(app.port, "/profile", file, WARM_UP_S)
     server_us, calls = measure.server_us(server.client), measure.calls(server.client)
-    sample = measure_load(app, "profile", file, plan, server)
+    sample = measure_load(app, "profile", file, seconds, server)
     server_us, calls = measure.server_us(server.client) - server_us, measure.calls(server.client) - calls
     return {
         "sessions": size,
@@ -121,7 +123,6 @@ def main() -> None:
         sys.exit("The load comes from wrk, which is not installed (Debian: apt-get install wrk)")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     console = Console()
-    plan = Plan(rounds=1, seconds=options.seconds, warm_up_s=1, sessions=COOKIES)
     command = next(stack for stack in STACKS if stack.name == "coatcheck-starlette").prepare()
     results: list[dict[str, float]] = []
     with TemporaryDirectory(prefix="coatcheck-bench-") as folder, valkey() as (client, process):
@@ -131,7 +132,7 @@ def main() -> None:
                 status.update(f"{size:,} sessions")
                 fill(server, stored, size)
                 stored = size
-                results.append(measure_size(app, server, size, plan, Path(folder)))
+                results.append(measure_size(app, server, size, options.seconds, Path(folder)))
     show(console, results)
     options.save.parent.mkdir(parents=True, exist_ok=True)
     options.save.write_text(json.dumps(results, indent=2) + "\n")

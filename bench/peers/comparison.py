@@ -20,6 +20,7 @@ from bench.peers.stacks import SCENARIOS, Stack
 from bench.peers.visitor import WrongAnswer, check, logged_in
 
 SECRET_KEY: Final = secrets.token_urlsafe(32)
+SLICE_S: Final = 1.0
 Result: TypeAlias = dict[str, Any]
 Say: TypeAlias = Callable[[str], None]
 
@@ -34,10 +35,20 @@ class Plan:
 
     rounds: int
     seconds: float
-    """Of each measurement."""
+    """Of load on each scenario in each round."""
     warm_up_s: float
+    """Of load before that, which does not count."""
     sessions: int
     """How many are logged in; the load uses all of them in turn."""
+
+    @property
+    def slices(self) -> int:
+        """In how many parts the load on a scenario is measured, those of the scenarios in turn.
+
+        A shared machine is faster and slower by the second. What a scenario takes more than another one is told only by
+        two that were measured one right after the other.
+        """
+        return max(1, round(self.seconds / SLICE_S))
 
 
 @dataclass(frozen=True)
@@ -90,8 +101,8 @@ def compare(
                 raise StackFailed(msg) from error
             samples[stack.name].session_bytes.append(session_bytes)
             samples[stack.name].list_bytes.append(list_bytes)
-            for scenario, sample in by_scenario.items():
-                samples[stack.name].by_scenario.setdefault(scenario, []).append(sample)
+            for scenario, slices in by_scenario.items():
+                samples[stack.name].by_scenario.setdefault(scenario, []).extend(slices)
     return [
         result(stack, scenario, samples[stack.name])
         for scenario in SCENARIOS
@@ -126,10 +137,11 @@ def started(command: Sequence[str], server: Redis) -> Iterator[Running]:
 
 def measure_stack(
     stack: Stack, command: Sequence[str], server: Redis, plan: Plan, folder: Path
-) -> tuple[dict[str, Sample], tuple[float, float]]:
+) -> tuple[dict[str, list[Sample]], tuple[float, float]]:
     """Start a stack on an empty Redis, check its answers, log everybody in, and measure every scenario.
 
-    Gives the samples by scenario, and the bytes in Redis per session: its own, and of the list that it is in.
+    Gives the samples by scenario, one for each slice, and the bytes in Redis per session: its own, and of the list that
+    it is in.
     """
     server.client.flushall()
     with started(command, server) as app:
@@ -141,18 +153,22 @@ def measure_stack(
         nobody.write_text("")
         session_bytes, list_bytes = (size / plan.sessions for size in measure.stored_bytes(server.client))
         files = {scenario: nobody if scenario == "none" else everybody for scenario in stack.scenarios}
-        by_scenario = {name: measure_load(app, name, file, plan, server) for name, file in files.items()}
+        for name, file in files.items():
+            put_load(app.port, f"/{name}", file, plan.warm_up_s)
+        by_scenario: dict[str, list[Sample]] = {name: [] for name in files}
+        for _ in range(plan.slices):
+            for name, file in files.items():
+                by_scenario[name].append(measure_load(app, name, file, plan.seconds / plan.slices, server))
         return by_scenario, (session_bytes, list_bytes)
 
 
-def measure_load(app: Running, scenario: str, cookies: Path, plan: Plan, server: Redis) -> Sample:
-    """Warm a stack up, put load on it, and see what that took."""
-    put_load(app.port, f"/{scenario}", cookies, plan.warm_up_s)
+def measure_load(app: Running, scenario: str, cookies: Path, seconds: float, server: Redis) -> Sample:
+    """Put load on a stack, and see what that took."""
     measure.wait_until_idle(app.process)
     calls_before = measure.calls(server.client)
     redis_before = measure.cpu_us(server.process)
     cpu_before = measure.cpu_us(app.process)
-    load = put_load(app.port, f"/{scenario}", cookies, plan.seconds)
+    load = put_load(app.port, f"/{scenario}", cookies, seconds)
     measure.wait_until_idle(app.process)
     # When wrk stops, each connection waits for an answer that it does not count; the server gives it all the same.
     requests = load.requests + CONNECTIONS
@@ -172,12 +188,12 @@ def measure_load(app: Running, scenario: str, cookies: Path, plan: Plan, server:
 
 
 def result(stack: Stack, scenario: str, samples: Samples) -> Result:
-    """Make one result of all rounds: the median of each figure."""
-    rounds = samples.by_scenario[scenario]
-    # Of one round, so of one process: what differs from start to start does not count as added.
-    added = [here.cpu_us - none.cpu_us for here, none in zip(rounds, samples.by_scenario["none"], strict=True)]
+    """Make one result of all slices of all rounds: the median of each figure."""
+    slices = samples.by_scenario[scenario]
+    # Of one process, and of the same seconds: what differs from start to start, and by the hour, is not added.
+    added = [here.cpu_us - none.cpu_us for here, none in zip(slices, samples.by_scenario["none"], strict=True)]
     commands: dict[str, list[float]] = {}
-    for sample in rounds:
+    for sample in slices:
         for name, count in sample.commands.items():
             commands.setdefault(name, []).append(count)
     return {
@@ -185,17 +201,17 @@ def result(stack: Stack, scenario: str, samples: Samples) -> Result:
         "title": stack.title,
         "server": stack.server,
         "scenario": scenario,
-        "requests_per_second": round(median(sample.requests_per_second for sample in rounds)),
-        "p50_ms": round(median(sample.p50_ms for sample in rounds), 2),
-        "p99_ms": round(median(sample.p99_ms for sample in rounds), 2),
-        "cpu_us": round(median(sample.cpu_us for sample in rounds), 1),
+        "requests_per_second": round(median(sample.requests_per_second for sample in slices)),
+        "p50_ms": round(median(sample.p50_ms for sample in slices), 2),
+        "p99_ms": round(median(sample.p99_ms for sample in slices), 2),
+        "cpu_us": round(median(sample.cpu_us for sample in slices), 1),
         "added_cpu_us": round(median(added), 1),
-        "redis_commands": round(median(sum(sample.commands.values()) for sample in rounds), 2),
+        "redis_commands": round(median(sum(sample.commands.values()) for sample in slices), 2),
         "redis_commands_by_name": {
             name: round(median(counts), 3) for name, counts in sorted(commands.items()) if median(counts) >= 0.005
         },
-        "redis_setup_commands": round(median(sample.setup_commands for sample in rounds)),
-        "redis_cpu_us": round(median(sample.redis_cpu_us for sample in rounds), 1),
+        "redis_setup_commands": round(median(sample.setup_commands for sample in slices)),
+        "redis_cpu_us": round(median(sample.redis_cpu_us for sample in slices), 1),
         "redis_bytes_per_session": round(median(samples.session_bytes)),
         "redis_bytes_of_lists": round(median(samples.list_bytes)),
     }

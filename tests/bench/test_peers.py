@@ -19,8 +19,10 @@ from servers import Server, server_binaries
 from bench.peers import measure
 from bench.peers.chart import FIGURES, PANEL, chart
 from bench.peers.comparison import Result, Sample, Samples, result
+from bench.peers.interpreter import WITHOUT, build, build_of
 from bench.peers.load import LoadFailed, parse
 from bench.peers.processes import running
+from bench.peers.report import page
 from bench.peers.stacks import STACKS, Stack
 from bench.peers.visitor import Visitor, WrongAnswer, check
 
@@ -183,3 +185,34 @@ def test_chart_is_sound_and_shows_every_stack() -> None:
 def test_chart_of_a_stack_without_visits_is_drawn() -> None:
     floor = {"stack": "floor", "title": "Floor", "server": "uvicorn", "scenario": "profile"}
     assert "Floor" in chart([floor | {"cpu_us": 60.0, "added_cpu_us": 0.0, "requests_per_second": 1}])
+
+
+# --- what it was run on -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("configuration", "base_prefix", "system", "expected"),
+    [
+        ("'--prefix=/root/.pyenv/versions/3.11.7'", "/root/.pyenv/versions/3.11.7", "Debian 12", WITHOUT),
+        ("'--enable-optimizations' '--with-lto'", "/usr/local", "Debian 12", "built with optimizations"),
+        ("'--enable-shared' '--prefix=/usr'", "/usr", "Debian 12", "the package of Debian 12"),
+        ("'--prefix=/usr'", "/usr", None, WITHOUT),
+    ],
+)
+def test_an_interpreter_that_was_built_without_optimizations_is_told_from_those_that_people_deploy(
+    configuration: str, base_prefix: str, system: str | None, expected: str
+) -> None:
+    assert build_of(configuration, base_prefix, system) == expected
+
+
+def test_the_page_says_which_interpreter_it_was() -> None:
+    environment = {
+        "plan": {"rounds": 1, "seconds": 1, "connections": 64, "sessions": 2},
+        "machine": {
+            "processor": "a processor", "cores": 2, "load_before": 0.0, "application_has_a_core_of_its_own": True,
+            "python": build(),
+        },
+        "versions": {"python": "3.11.2"},
+        "skipped": {},
+    }  # fmt: skip
+    assert f"CPython 3.11.2, {build()}." in page([], environment)
