@@ -10,6 +10,8 @@ BENCH_BIN := $(BENCH_VENV)/bin
 BENCH_PYTHON ?= $(shell for python in /usr/bin/python3 $(PYTHON); do \
 	$$python -c 'import sys, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && exit; done)
 DEMO_OPTIONS ?=
+# Half of the tests' time is waiting for servers to fail and to come back.
+TEST_PROCESSES ?= 2
 FUZZ_SECONDS ?= 60
 FUZZ_TARGETS ?= gob cookie go_session token record
 SOAK_SECONDS ?= 600
@@ -43,7 +45,7 @@ types: setup
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
 unit: $(VENV)/.browser-ready
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist worksteal
 
 # Looked for once: tests/browser says so where there is none after all.
 $(VENV)/.browser-ready: $(VENV)/.ready tests/browser/install.sh

@@ -8,7 +8,9 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import httpx
 import pytest
@@ -150,10 +152,15 @@ def test_memory_and_embedded_valkey_leave_nothing_in_the_folder(tmp_path: Path) 
 # --- stopping ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.fixture
+def temporary() -> Iterator[Path]:
+    """Give a folder whose path leaves room for that of a Unix socket, which has 107 characters at most."""
+    with TemporaryDirectory(prefix="coatcheck-") as folder:
+        yield Path(folder)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-async def test_embedded_valkey_ends_with_the_demo(tmp_path: Path, number: signal.Signals) -> None:
-    temporary = tmp_path / "temporary"
-    temporary.mkdir()
+async def test_embedded_valkey_ends_with_the_demo(tmp_path: Path, temporary: Path, number: signal.Signals) -> None:
     with DemoProcess(tmp_path, ["--store", "valkey+embedded:"], TMPDIR=str(temporary)) as demo:
         (valkey,) = children_of(demo.process.pid)
         async with browser(demo) as client:
