@@ -152,6 +152,10 @@ def test_memory_and_embedded_valkey_leave_nothing_in_the_folder(tmp_path: Path) 
 # --- stopping ---------------------------------------------------------------------------------------------------------
 
 
+def _what_is_in(folder: Path) -> list[Path]:
+    return list(folder.iterdir())
+
+
 @pytest.fixture
 def temporary() -> Iterator[Path]:
     """Give a folder whose path leaves room for that of a Unix socket, which has 107 characters at most."""
@@ -165,14 +169,14 @@ async def test_embedded_valkey_ends_with_the_demo(tmp_path: Path, temporary: Pat
         (valkey,) = children_of(demo.process.pid)
         async with browser(demo) as client:
             await client.post("/login", data=ALICE)
-        (folder,) = temporary.iterdir()
+        (folder,) = _what_is_in(temporary)
         assert folder.stat().st_mode & 0o077 == 0
         assert demo.stop(number) == 0
         outlived = is_running(valkey)
         if outlived:
             os.kill(valkey, signal.SIGKILL)
         assert not outlived
-    assert list(temporary.iterdir()) == []
+    assert _what_is_in(temporary) == []
 
 
 async def test_demo_ends_though_a_client_keeps_its_connection(demo: DemoProcess, tmp_path: Path) -> None:
