@@ -24,14 +24,14 @@ class Operation(Protocol):
         ...
 
 
-class _ForStore(Struct):
+class _Step(Struct):
     """Shows its kind, and not what it carries: records, and the names of old sessions, are secrets."""
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}>"
 
 
-class Load(_ForStore):
+class Load(_Step):
     """See `SyncStore.load`."""
 
     keys: tuple[str, ...]
@@ -41,7 +41,7 @@ class Load(_ForStore):
         return store.load(*self.keys)
 
 
-class Create(_ForStore):
+class Create(_Step):
     """See `SyncStore.create`."""
 
     key: str
@@ -53,7 +53,7 @@ class Create(_ForStore):
         return store.create(self.key, self.record, self.ttl_ms)
 
 
-class Update(_ForStore):
+class Update(_Step):
     """See `SyncStore.update`."""
 
     key: str
@@ -66,7 +66,7 @@ class Update(_ForStore):
         return store.update(self.key, self.revision, self.record, self.ttl_ms)
 
 
-class Touch(_ForStore):
+class Touch(_Step):
     """See `SyncStore.touch`."""
 
     key: str
@@ -77,7 +77,7 @@ class Touch(_ForStore):
         return store.touch(self.key, self.ttl_ms)
 
 
-class Delete(_ForStore):
+class Delete(_Step):
     """See `SyncStore.delete`."""
 
     key: str
@@ -87,7 +87,7 @@ class Delete(_ForStore):
         return store.delete(self.key)
 
 
-class TimeLeft(_ForStore):
+class TimeLeft(_Step):
     """See `SyncStore.time_left`."""
 
     keys: tuple[str, ...]
@@ -97,7 +97,7 @@ class TimeLeft(_ForStore):
         return store.time_left(*self.keys)
 
 
-class Scan(_ForStore):
+class Scan(_Step):
     """See `SyncStore.scan`."""
 
     cursor: str
@@ -108,7 +108,7 @@ class Scan(_ForStore):
         return store.scan(self.cursor, self.limit)
 
 
-class FetchOld(_ForStore):
+class FetchOld(_Step):
     """Not for the store, but for the records of another system: see `OldRecords.get`."""
 
     records: AnyOldRecords
@@ -119,7 +119,7 @@ class FetchOld(_ForStore):
         return self.records.get(self.key)
 
 
-class DeleteOld(_ForStore):
+class DeleteOld(_Step):
     """See `OldRecords.delete`."""
 
     records: AnyOldRecords
@@ -130,7 +130,7 @@ class DeleteOld(_ForStore):
         return self.records.delete(self.key)
 
 
-class Pause(_ForStore):
+class Pause(_Step):
     """Not for the store: wait a moment, by chance a longer one after more conflicts, so that rivals part."""
 
     conflicts: int
@@ -146,7 +146,7 @@ class Pause(_ForStore):
         return random.uniform(0, min(0.001 * 2**self.conflicts, _LONGEST_PAUSE_S))  # noqa: S311 (not a secret)
 
 
-class Reset(_ForStore):
+class Reset(_Step):
     """See `SyncStore.reset`."""
 
     def perform(self, store: SyncStore | AsyncStore) -> Any:

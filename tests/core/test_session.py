@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from datetime import timedelta
 from decimal import Decimal
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from faces import Face
@@ -20,6 +20,7 @@ from coatcheck.errors import (
     UnsupportedKey,
     UnsupportedValue,
 )
+from coatcheck.operations import Create, DeleteOld, FetchOld, Operation, Update
 from coatcheck.testing import ManualClock
 
 
@@ -453,6 +454,20 @@ def test_neither_repr_nor_errors_show_the_id_or_the_data() -> None:
     shown += repr(session._work.record)
     for secret in (token, token[:43], session.token[:43], "hunter2", face.sessions.config.secret_keys[0]):
         assert secret not in shown
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        Create("key", b"hunter2", 1),
+        Update("key", b"revision", b"hunter2", 1),
+        FetchOld(cast("Any", None), "hunter2"),
+        DeleteOld(cast("Any", None), "hunter2"),
+    ],
+    ids=lambda step: type(step).__name__,
+)
+def test_what_a_store_is_asked_for_does_not_show_what_is_kept_there(step: Operation) -> None:
+    assert "hunter2" not in f"{step!r} {step}"
 
 
 def test_an_unloaded_session_loads_itself_in_sync_code_and_says_what_to_do_in_async_code() -> None:
