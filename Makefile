@@ -45,7 +45,7 @@ types: setup
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
 unit: $(VENV)/.browser-ready
-	$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile
+	$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 
 # Looked for once: tests/browser says so where there is none after all.
 $(VENV)/.browser-ready: $(VENV)/.ready tests/browser/install.sh
