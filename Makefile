@@ -10,7 +10,7 @@ BENCH_BIN := $(BENCH_VENV)/bin
 BENCH_PYTHON ?= $(shell for python in /usr/bin/python3 $(PYTHON); do \
 	$$python -c 'import sys, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && exit; done)
 DEMO_OPTIONS ?=
-# Half of the tests' time is waiting for servers to fail and to come back.
+# Tests that wait for servers to fail and to come back leave room for another.
 TEST_PROCESSES ?= 2
 FUZZ_SECONDS ?= 60
 FUZZ_TARGETS ?= gob cookie go_session token record

@@ -1,7 +1,7 @@
 """How the interpreter was built that the stacks in Python run on.
 
-With `--enable-optimizations`, CPython is built a second time by the profile of the first. Without, it takes a half to
-four fifths more CPU time for the same Python code. What people deploy is optimized: the packages of distributions,
+With `--enable-optimizations`, CPython is built a second time by the profile of the first. Without, it takes half as
+much CPU time again for the same Python code, or twice. What people deploy is optimized: the packages of distributions,
 Docker's images, uv's builds. What is built on the spot often is not, as by pyenv unless it is told to. Figures of such
 an interpreter are about it, and put every stack in Python at a disadvantage beside those in other languages.
 """

@@ -193,7 +193,7 @@ def test_chart_of_a_stack_without_visits_is_drawn() -> None:
 @pytest.mark.parametrize(
     ("configuration", "base_prefix", "system", "expected"),
     [
-        ("'--prefix=/root/.pyenv/versions/3.11.7'", "/root/.pyenv/versions/3.11.7", "Debian 12", WITHOUT),
+        ("'--prefix=/opt/python'", "/opt/python", "Debian 12", WITHOUT),
         ("'--enable-optimizations' '--with-lto'", "/usr/local", "Debian 12", "built with optimizations"),
         ("'--enable-shared' '--prefix=/usr'", "/usr", "Debian 12", "the package of Debian 12"),
         ("'--prefix=/usr'", "/usr", None, WITHOUT),
