@@ -6,11 +6,16 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
+import hypothesis
 import pytest
 import redis
 from clusters import Cluster
 from replica_sets import ReplicaSet
 from servers import Server, server_binaries
+
+# How long an example takes says something of the machine alone.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 STORES = ["memory", "sqlite", *server_binaries()]
 

@@ -114,7 +114,7 @@ LOGS_OUT_IN_BETWEEN = [1, 1, 1, 1, 1] + [0] * 20
 
 
 @pytest.mark.parametrize("kept", ["remove", "keep"])
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=150, suppress_health_check=list(HealthCheck))
 @given(
     actions=st.lists(st.sampled_from([*ACTIONS, REVOKE]), min_size=2, max_size=3),
     turns=st.lists(st.integers(0, 2), max_size=40),

@@ -210,7 +210,7 @@ items = st.builds(lambda of_both, of_one: {**of_one, **of_both}, known, extra)
 
 
 @given(cart=st.lists(items, max_size=5), data=st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_any_change_of_a_list_keeps_each_objects_other_keys(cart: list[dict[str, Any]], data: st.DataObject) -> None:
     sessions = SyncSessions("memory://", secret_keys=[KEY])
     with sessions.open() as session:

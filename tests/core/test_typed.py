@@ -285,7 +285,7 @@ everything = SessionSchema(Everything)
         anything=st.recursive(st.none() | st.integers() | st.text(), st.lists, max_leaves=4),
     )
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_what_was_put_in_comes_out_equal_and_of_the_same_types(value: Everything) -> None:
     sessions = SyncSessions("memory://", secret_keys=[KEY])
     with sessions.open() as session:

@@ -182,7 +182,7 @@ values = st.recursive(
 def test_go_reads_any_session_that_python_wrote(go: Go, python_value: PythonValue, same: Same) -> None:
     written: list[dict[str, Any]] = []
 
-    @settings(max_examples=200, deadline=None)
+    @settings(max_examples=200)
     @given(st.dictionaries(st.text(max_size=9), values, max_size=5))
     def write(session: dict[str, Any]) -> None:
         written.append(session)
@@ -200,7 +200,7 @@ def test_python_reads_what_go_reads_of_damaged_streams_or_refuses_them(
     """Python may be stricter. It must never read something else than Go does, but for names Go has not registered."""
     streams: list[bytes] = []
 
-    @settings(max_examples=400, deadline=None)
+    @settings(max_examples=400)
     @given(st.sampled_from(SESSIONS[1:6]).map(gob.dumps), st.data())
     def damage(seed: bytes, data: st.DataObject) -> None:
         stream = bytearray(seed)

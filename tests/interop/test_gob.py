@@ -545,14 +545,12 @@ values = st.recursive(
 sessions = st.dictionaries(keys, values, max_size=6)
 
 
-@settings(deadline=None)
 @given(sessions)
 def test_any_session_that_is_written_is_read_back_the_same(session: dict[Any, Any]) -> None:
     read = gob.loads(gob.dumps(session))
     assert repr(read) == repr(session)
 
 
-@settings(deadline=None)
 @given(text)
 def test_any_string_that_is_written_is_read_back_the_same(string: str) -> None:
     assert gob.loads(gob.dumps(string), target="string") == string
@@ -570,7 +568,7 @@ def test_any_string_that_is_written_is_read_back_the_same(string: str) -> None:
     ],
 )
 def test_any_list_of_one_type_is_read_back_the_same(name: str, elements: st.SearchStrategy[Any]) -> None:
-    @settings(max_examples=30, deadline=None)
+    @settings(max_examples=30)
     @given(st.lists(elements, max_size=6))
     def check(plain: list[Any]) -> None:
         read = gob.loads(gob.dumps({"k": GobList(plain, name)}), keep_types=True)["k"]
@@ -590,7 +588,6 @@ def read_or_refuse(stream: bytes) -> None:
                 continue
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=300))
 def test_random_bytes_are_read_or_refused(stream: bytes) -> None:
     read_or_refuse(stream)
@@ -599,7 +596,7 @@ def test_random_bytes_are_read_or_refused(stream: bytes) -> None:
 SEEDS = [payload(each) for each in RECORDS if each["expect"]["ok"] and len(each["payload_hex"]) < 2000]
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(st.sampled_from(SEEDS), st.data())
 def test_damaged_streams_are_read_or_refused(seed: bytes, data: st.DataObject) -> None:
     stream = bytearray(seed)

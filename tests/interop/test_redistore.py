@@ -857,7 +857,7 @@ texts, times = st.text(min_size=1, max_size=9), st.integers(0, 1 << 50)
 logins = st.none() | st.builds(Login, texts, times, st.integers(0, 9), st.none() | texts, st.none())
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.dictionaries(st.text(max_size=9), nested, max_size=5), logins, st.binary(min_size=8, max_size=8))
 def test_any_session_is_read_as_it_was_written(session: dict[str, Any], login: Any, revision: bytes) -> None:
     session.pop("_flash", None)
@@ -887,7 +887,7 @@ def test_what_go_may_have_written_can_be_written_back(odd: Any) -> None:
     assert sessions.read(sessions.write(b"revision", read.record, read)).record.values == read.record.values
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.sampled_from(["gob", "json"]), st.binary(max_size=60), st.data())
 def test_any_bytes_are_read_or_refused(serializer: Any, noise: bytes, data: st.DataObject) -> None:
     sessions = GoSessions(serializer, 0, ["errors"])

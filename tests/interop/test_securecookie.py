@@ -492,7 +492,6 @@ json_values = st.recursive(
 block_keys = st.sampled_from([None, bytes(16), bytes(24), bytes(32)])
 
 
-@settings(deadline=None)
 @given(json_values, st.text(max_size=20), block_keys)
 def test_any_value_that_is_written_as_json_is_read_back_the_same(
     value: Any, name: str, block_key: bytes | None
@@ -501,21 +500,19 @@ def test_any_value_that_is_written_as_json_is_read_back_the_same(
     assert codec.decode(name, codec.encode(name, value)) == value
 
 
-@settings(deadline=None)
 @given(st.binary(min_size=1, max_size=60), st.text(max_size=20), block_keys)
 def test_any_bytes_come_back_the_same(value: bytes, name: str, block_key: bytes | None) -> None:
     codec = SecureCookie([KEY, block_key], serializer="nop", clock=lambda: NOW)
     assert codec.decode(name, codec.encode(name, value)) == value
 
 
-@settings(deadline=None)
 @given(st.text(max_size=200) | st.binary(max_size=200).map(lambda raw: base64.urlsafe_b64encode(raw).decode()))
 def test_random_text_is_refused(cookie: str) -> None:
     with pytest.raises(InvalidCookie):
         codec_at(NOW).decode("sid", cookie)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.sampled_from(["gob", "json", "nop"]), st.binary(max_size=12), st.binary(max_size=100), block_keys)
 def test_cookies_with_a_true_signature_and_any_content_are_read_or_refused(
     serializer: Any, date: bytes, payload: bytes, block_key: bytes | None
@@ -528,7 +525,6 @@ def test_cookies_with_a_true_signature_and_any_content_are_read_or_refused(
             continue
 
 
-@settings(deadline=None)
 @given(st.data())
 def test_a_cookie_with_any_character_changed_is_refused(data: st.DataObject) -> None:
     codec = SecureCookie([KEY, bytes(16)], clock=lambda: NOW)

@@ -192,7 +192,7 @@ def test_neither_keys_nor_contents_are_shown(face: Face) -> None:
     assert "alice" not in shown
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     st.binary(max_size=200) | st.text(st.characters(max_codepoint=255), max_size=200).map(lambda t: t.encode("latin-1"))
 )

@@ -58,7 +58,7 @@ hostile = st.lists(pieces | st.binary(max_size=12), max_size=8).map(b"".join)
 
 
 @pytest.mark.parametrize("adopter", ADOPTERS, ids=NAMES)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(cookie=hostile)
 def test_no_cookie_does_harm(adopter: Any, cookie: bytes) -> None:
     claim = adopter.claim(cookie)
@@ -66,7 +66,7 @@ def test_no_cookie_does_harm(adopter: Any, cookie: bytes) -> None:
 
 
 @pytest.mark.parametrize("adopter", ADOPTERS, ids=NAMES)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(data=hostile)
 def test_no_record_does_harm(adopter: Any, data: bytes) -> None:
     with suppress(UnreadableSession):
@@ -83,7 +83,7 @@ tagged = st.recursive(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(values=tagged)
 def test_no_tags_of_flasks_do_harm(values: Any) -> None:
     signer = URLSafeTimedSerializer(SECRET, salt="cookie-session", signer_kwargs={"key_derivation": "hmac"})
