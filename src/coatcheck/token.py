@@ -34,6 +34,9 @@ USER_TOKEN_CHARACTERS: Final = 112
 _FROM_URL_SAFE: Final = bytes.maketrans(b"-_+/=", b"+/!!!")
 _TO_URL_SAFE: Final = bytes.maketrans(b"+/", b"-_")
 
+REMEMBERED: Final = 4_096
+"""So many tokens at least are known again after they were verified once, and at most twice as many."""
+
 _LENGTHS: Final = frozenset({TOKEN_CHARACTERS, USER_TOKEN_CHARACTERS})
 
 _STORE_KEY_DIGITS: Final = 40
@@ -50,16 +53,21 @@ def is_store_key(text: str) -> bool:
 class SessionID:
     """The secret that a client proves its session with. Shows its store key, never itself."""
 
-    __slots__ = ("secret", "store_key")
+    __slots__ = ("_secret", "store_key")
 
-    secret: bytes
+    _secret: bytes
     store_key: str
     """The first 160 bits of the ID's SHA-256, in hexadecimal: the name of the session in stores, lists and logs.
     It can't be turned back into the ID, and is also the session's handle."""
 
     def __init__(self, secret: bytes) -> None:
-        self.secret = secret
+        self._secret = secret
         self.store_key = sha256(secret).hexdigest()[:_STORE_KEY_DIGITS]
+
+    @property
+    def secret(self) -> bytes:
+        """The ID itself."""
+        return self._secret
 
     @classmethod
     def generate(cls) -> SessionID:
@@ -68,6 +76,21 @@ class SessionID:
 
     def __repr__(self) -> str:
         return f"<SessionID of {self.store_key}>"
+
+
+class _PresentedID(SessionID):
+    """The ID in a token that was found to be genuine. It is read out of the token only when a new one is to be made."""
+
+    __slots__ = ("_token",)
+
+    def __init__(self, token: bytes, store_key: str) -> None:
+        self._token = token
+        self.store_key = store_key
+
+    @property
+    def secret(self) -> bytes:
+        """The ID itself."""
+        return _decoded(self._token)[:_ID_BYTES]
 
 
 class VerifiedToken(Struct, frozen=True):
@@ -103,20 +126,35 @@ class Tokens(Protocol):
         ...
 
 
+class _Genuine(Struct, frozen=True, gc=False):
+    """What is remembered of a token that was verified. Nobody can use a session with it."""
+
+    store_key: str
+    issued_at: int
+    user_tag: bytes
+    by_older_key: bool
+
+
 class TokenSigner:
     """Signs tokens for one cookie name with the newest secret key, and verifies those of all keys given.
 
     Every key signs under a key derived for this purpose and this cookie name, so a token is worthless under another
     cookie name, and a secret key that is also used elsewhere signs nothing that passes for a token.
+
+    Browsers send a token with every request, so what was verified is remembered, by the token's SHA-256: neither
+    tokens nor IDs stay in memory, nothing of what a forger sends is kept, and whether a session lives is for the store
+    to say in any case.
     """
 
-    __slots__ = ("_keys",)
+    __slots__ = ("_keys", "_older", "_recent")
 
     carry_sessions = False
 
     def __init__(self, secret_keys: Sequence[bytes], cookie_name: str) -> None:
         purpose = b"coatcheck token 1\x00" + cookie_name.encode()
         self._keys = tuple(_Key(hmac.digest(key, purpose, "sha256")) for key in secret_keys)
+        self._recent: dict[bytes, _Genuine] = {}
+        self._older: dict[bytes, _Genuine] = {}
 
     def new_id(self) -> SessionID:
         """See `Tokens.new_id`."""
@@ -132,8 +170,21 @@ class TokenSigner:
         """See `Tokens.verify`."""
         if len(token) not in _LENGTHS:
             return None
+        digest = sha256(token).digest()
+        genuine = self._recent.get(digest)
+        if genuine is None:
+            genuine = self._older.get(digest) or self._genuine(token)
+            if genuine is None:
+                return None
+            if len(self._recent) >= REMEMBERED:
+                self._recent, self._older = {}, self._recent  # whichever is used again comes back
+            self._recent[digest] = genuine
+        session_id = _PresentedID(token, genuine.store_key)
+        return VerifiedToken(session_id, genuine.issued_at, genuine.user_tag, genuine.by_older_key)
+
+    def _genuine(self, token: bytes) -> _Genuine | None:
         try:
-            decoded = a2b_base64(token.translate(_FROM_URL_SAFE), strict_mode=True)
+            decoded = _decoded(token)
         except (Base64Error, ValueError):
             return None
         signed, mac = decoded[:-_MAC_BYTES], decoded[-_MAC_BYTES:]
@@ -141,9 +192,13 @@ class TokenSigner:
         for key in self._keys:
             if compare_digest(key.mac(signed), mac):
                 issued_at = int.from_bytes(signed[_ID_BYTES:_TAG_FROM], "big")
-                return VerifiedToken(SessionID(signed[:_ID_BYTES]), issued_at, signed[_TAG_FROM:], by_older_key)
+                return _Genuine(SessionID(signed[:_ID_BYTES]).store_key, issued_at, signed[_TAG_FROM:], by_older_key)
             by_older_key = True
         return None
+
+
+def _decoded(token: bytes) -> bytes:
+    return a2b_base64(token.translate(_FROM_URL_SAFE), strict_mode=True)
 
 
 class _Key:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import base64
+import gc
+from collections.abc import Iterator
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -114,3 +117,78 @@ def test_an_id_is_new_each_time_and_shows_only_its_store_key() -> None:
     assert all(len(session_id.secret) == 32 for session_id in ids)
     assert ids[0].secret.hex() not in repr(ids[0])
     assert ids[0].store_key in repr(ids[0])
+
+
+def test_a_token_that_comes_again_gives_the_same_without_being_checked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    rotated = TokenSigner([OTHER, KEY], "__Host-session")
+    token = SIGNER.sign(SESSION_ID, 1_800_000_000, b"u" * 15).encode()
+    first = rotated.verify(token)
+    monkeypatch.setattr("coatcheck.token._Key.mac", None)
+    again = rotated.verify(bytes(bytearray(token)))  # another object, as every request has its own
+    assert first is not None
+    assert again is not None
+    assert again.session_id.secret == first.session_id.secret == SESSION_ID.secret
+    assert again.session_id.store_key == first.session_id.store_key == SESSION_ID.store_key
+    assert (again.issued_at, again.user_tag, again.by_older_key) == (1_800_000_000, b"u" * 15, True)
+    assert (first.issued_at, first.user_tag, first.by_older_key) == (1_800_000_000, b"u" * 15, True)
+
+
+@pytest.mark.parametrize("position", range(TOKEN_CHARACTERS))
+def test_a_token_that_is_known_does_not_vouch_for_one_that_is_like_it(position: int) -> None:
+    signer = TokenSigner([KEY], "__Host-session")
+    assert signer.verify(TOKEN) is not None
+    for replacement in (b"A", b"_", b"+", b"\x00"):
+        forged = TOKEN[:position] + replacement + TOKEN[position + 1 :]
+        assert forged == TOKEN or signer.verify(forged) is None
+    assert signer.verify(TOKEN) is not None
+
+
+def test_what_is_remembered_of_a_token_is_of_no_use_to_anybody() -> None:
+    signer = TokenSigner([KEY], "__Host-session")
+    token = signer.sign(SESSION_ID, 1_800_000_000, b"u" * 15).encode()
+    verified = signer.verify(token)
+    assert verified is not None
+    remembered = [*reachable(signer._recent)]
+    assert SESSION_ID.store_key in remembered  # so it is there that one has to look
+    assert verified not in remembered
+    assert verified.session_id not in remembered
+    signature = base64.urlsafe_b64decode(token)[-32:]
+    for thing in remembered:
+        if isinstance(thing, bytes):
+            assert not any(secret in thing for secret in (SESSION_ID.secret, signature, token))
+            assert not any(thing in secret for secret in (SESSION_ID.secret, signature))
+
+
+def test_nothing_is_remembered_of_what_is_forged() -> None:
+    signer = TokenSigner([KEY], "__Host-session")
+    for number in range(100):
+        assert signer.verify(TokenSigner([OTHER], "__Host-session").sign(SESSION_ID, number).encode()) is None
+    assert not signer._recent
+    assert not signer._older
+
+
+def test_the_tokens_of_late_are_remembered_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("coatcheck.token.REMEMBERED", 10)
+    signer = TokenSigner([KEY], "__Host-session")
+    tokens = [signer.sign(SESSION_ID, number).encode() for number in range(100)]
+    favourite = signer.sign(SESSION_ID, 1_000_000).encode()
+    for token in tokens:
+        assert signer.verify(token) is not None
+        assert signer.verify(favourite) is not None  # so it is never one of the oldest
+        assert len(signer._recent) + len(signer._older) <= 20
+    monkeypatch.setattr(signer, "_keys", ())  # from here on, only what is remembered is genuine
+    assert all(signer.verify(token) is not None for token in (favourite, *tokens[-9:]))
+    assert not any(signer.verify(token) is not None for token in tokens[:-20])
+
+
+def reachable(thing: object) -> Iterator[object]:
+    """Give all that something leads to, but for classes."""
+    found, waiting = {id(thing)}, [thing]
+    while waiting:
+        here = waiting.pop()
+        yield here
+        # Of structs that the garbage collector leaves alone it knows nothing.
+        for each in msgspec.structs.astuple(here) if isinstance(here, msgspec.Struct) else gc.get_referents(here):
+            if id(each) not in found and not isinstance(each, type):
+                found.add(id(each))
+                waiting.append(each)

@@ -96,7 +96,7 @@ class RedistoreID(SessionID):
     __slots__ = ()
 
     def __init__(self, secret: bytes) -> None:
-        self.secret = secret
+        self._secret = secret
         self.store_key = secret.hex()
 
     def __repr__(self) -> str:
