@@ -7,6 +7,7 @@ name several.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache, partial
 from hashlib import sha1
 from importlib.resources import files
 from typing import Any, Final, Generic, TypeAlias, TypeVar
@@ -37,6 +38,8 @@ class Script:
 
 
 UPDATE: Final = Script("update.lua")
+
+KEPT_LOADS: Final = 4_096
 
 
 class MixedUpAnswers(StoreUnavailable):
@@ -80,22 +83,20 @@ def run_script(
 class Commands:
     """Makes the commands, for one prefix."""
 
-    __slots__ = ("_name_of", "channel", "pattern", "prefix")
+    __slots__ = ("channel", "load", "pattern", "prefix")
+
+    load: Callable[[tuple[str, ...]], Command[list[bytes | None]]]
+    """Makes the command that reads records. Those of late are kept, for clients ask again and again for the same."""
 
     def __init__(self, prefix: str) -> None:
         if not prefix or not prefix.isascii() or not prefix.isprintable():
             msg = f"prefix: expected printable ASCII that sets the sessions' keys apart from others, got {prefix!r:.80}"
             raise ConfigurationError(msg)
         self.prefix = prefix
-        self._name_of = prefix.__add__
+        self.load = lru_cache(maxsize=KEPT_LOADS)(partial(_load, prefix))
         self.channel = prefix + CHANNEL
         self.pattern = "".join("\\" + each if each in "*?[]\\^-" else each for each in prefix) + "*"
         """For SCAN; the prefix's special characters stand for themselves."""
-
-    def load(self, keys: tuple[str, ...]) -> Command[list[bytes | None]]:
-        """Read records."""
-        names = tuple(map(self._name_of, keys))
-        return Command(names[0], (), records, True, names)
 
     def create(self, key: str, record: bytes, ttl_ms: int) -> Command[bool]:
         """Store a record where none is."""
@@ -137,7 +138,15 @@ class Commands:
         return [str(name[len(self.prefix) :], "ascii", "replace") for name in names], int(cursor)
 
 
+def _load(prefix: str, keys: tuple[str, ...]) -> Command[list[bytes | None]]:
+    names = tuple(prefix + key for key in keys)
+    return Command(names[0], (), records, True, names)
+
+
 # Answers are read as the server gives them, and as client libraries make them more convenient.
+
+
+_OF_A_RECORD: Final = frozenset({bytes, type(None)})
 
 
 def record(reply: Any) -> bytes | None:
@@ -149,9 +158,8 @@ def record(reply: Any) -> bytes | None:
 
 def records(reply: list[Any]) -> list[bytes | None]:
     """Read the answers of a load."""
-    for each in reply:
-        if each is not None and not isinstance(each, bytes):
-            raise MixedUpAnswers
+    if not _OF_A_RECORD.issuperset(map(type, reply)):
+        raise MixedUpAnswers
     return reply
 
 

@@ -13,7 +13,15 @@ from hiredis import pack_command
 
 from coatcheck.errors import StoreUnavailable
 from coatcheck.stores.redis.commands import Argument, Command, MixedUpAnswers, records
-from coatcheck.stores.redis.failures import Lost, NotSent, explained, is_worth_another_try, names_of, pauses
+from coatcheck.stores.redis.failures import (
+    Lost,
+    NotSent,
+    errors_among,
+    explained,
+    is_worth_another_try,
+    names_of,
+    pauses,
+)
 
 _packed: Final[Callable[[tuple[Argument, ...]], bytes]] = cast("Any", pack_command)
 """hiredis's stub is for commands of one word."""
@@ -61,7 +69,7 @@ class Exchange:
         Raises MixedUpAnswers when one of the answers can't be its command's: then none can be trusted.
         """
         found, rest = self._found(replies)
-        self.has_failed = any(map(_is_error, replies))
+        self.has_failed = bool(errors_among(replies))
         records([each for each in found if not _is_error(each)] if self.has_failed else found)
         answer_of = dict(zip(self._names, found, strict=True)).__getitem__
         given = iter(rest)
@@ -73,7 +81,7 @@ class Exchange:
                 results.append(loaded if failed is None else failed)
             else:
                 reply = next(given)
-                results.append(reply if _is_error(reply) else command.read(reply))
+                results.append(reply if self.has_failed and _is_error(reply) else command.read(reply))
         return results
 
     def _found(self, replies: list[Reply]) -> tuple[list[Reply], list[Reply]]:

@@ -6,7 +6,7 @@ The names of errors are looked at rather than their classes: redis-py and valkey
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final, Self
 
@@ -99,9 +99,14 @@ def is_answer(error: BaseException) -> bool:
     return "ResponseError" in names_of(error)
 
 
-def is_demotion(reply: object) -> bool:
+def errors_among(replies: Iterable[object]) -> list[Exception]:
+    """Give the answers that are errors: none, nearly always."""
+    return [reply for reply in replies if isinstance(reply, Exception)]
+
+
+def tell_demotion(replies: Iterable[object]) -> bool:
     """Tell whether a server says that it is not the primary (any more), so that its connections are of no use."""
-    return isinstance(reply, Exception) and "ReadOnlyError" in names_of(reply)
+    return any("ReadOnlyError" in names_of(error) for error in errors_among(replies))
 
 
 def is_worth_another_try(command: Command[Any], error: Exception) -> bool:

@@ -20,8 +20,8 @@ from coatcheck.stores.redis.failures import (
     explained,
     ignoring_outages,
     is_answer,
-    is_demotion,
     is_outage,
+    tell_demotion,
 )
 
 T = TypeVar("T")
@@ -192,7 +192,7 @@ class _Wire:
         try:
             with OutagesAs(Lost):
                 replies = [*self._talk(connection, exchange)]
-                if any(map(is_demotion, replies)):
+                if tell_demotion(replies):
                     connection.disconnect()
                     self.reset()  # the others lead to the same server
         finally:
