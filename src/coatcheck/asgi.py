@@ -192,12 +192,18 @@ class _Exchange:
                 status = message.get("status", _SWITCHING_PROTOCOLS)
                 if self._store_error is not None and status < FIRST_ERROR_STATUS:
                     raise self._store_error  # the application went on after the error; its answer may not be true
-                try:
-                    set_cookie = await self._sessions.conclude(self.session, status)
-                except StoreUnavailable as error:
-                    self._store_error = error
-                    raise
-                message = self._with_headers(message, set_cookie)
+                waiting = self._sessions.concluding(self.session, status)
+                if waiting is not None:
+                    try:
+                        set_cookie = await waiting
+                    except StoreUnavailable as error:
+                        self._store_error = error
+                        raise
+                    message = self._with_headers(message, set_cookie)
+                elif work.accessed:
+                    headers = list(message.get("headers", ()))
+                    BYTES.vary(headers)
+                    message = {**message, "headers": headers}
             work.sealed = self.has_started = True
         await self._send(message)
 

@@ -29,7 +29,7 @@ class CookieReader:
         start = self._pair_start
         values: list[bytes] = []
         for header in headers:
-            if start in header:
+            if header.find(start) >= 0:  # bytes `in` bytes first tries for a number, with an exception inside
                 for pair in header.split(b";"):
                     stripped = pair.strip(b" \t")
                     if stripped.startswith(start):

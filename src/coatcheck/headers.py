@@ -7,6 +7,8 @@ from typing import Final, Generic, TypeVar
 
 Text = TypeVar("Text", str, bytes)
 
+_VARY_LENGTH: Final = len("vary")
+
 
 class ResponseHeaders(Generic[Text]):
     """Adds Set-Cookie, Vary and Cache-Control to header lists of one kind of text."""
@@ -49,8 +51,12 @@ class ResponseHeaders(Generic[Text]):
             headers += [(self._set_cookie, self._text(cookie)) for cookie in cookies]
         elif not accessed:
             return
+        self.vary(headers)
+
+    def vary(self, headers: list[tuple[Text, Text]]) -> None:
+        """Add to the headers of a response, in place, that what it says may differ for another cookie."""
         for name, value in headers:
-            if name.lower() == self._vary:
+            if len(name) == _VARY_LENGTH and name.lower() == self._vary:
                 words = [word.strip().lower() for word in value.split(self._comma)]
                 if self._cookie in words or self._any in words:
                     return

@@ -66,7 +66,8 @@ class Keeper:
 
     def now_ms(self) -> int:
         """Give the time in milliseconds since the epoch."""
-        return int(self._clock() * 1000)
+        clock = self._clock  # called as a method, it would be looked for in the class
+        return int(clock() * 1000)
 
     def ends_at_ms(self, created_at_ms: int, limits: Limits | None) -> int:
         """Give when a session that began then ends, whatever its use."""

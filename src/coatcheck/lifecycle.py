@@ -30,7 +30,7 @@ from coatcheck.keeper import MAX_CONFLICTS, MOVED_MS, Found, Keeper, Steps, fetc
 from coatcheck.operations import Delete, Load, Pause, Touch
 from coatcheck.record import AnyRecord, Login, Moved, Record, Values
 from coatcheck.token import Tokens, TokenSigner, VerifiedToken
-from coatcheck.users import Users, check_user_id, epoch_key, is_of_epoch, tag_of
+from coatcheck.users import Users, check_user_id, epoch_key, is_of_epoch, is_session_of, tag_of
 from coatcheck.working_copy import CLAIMED, WorkingCopy
 
 _SKEW_MS: Final = 60_000
@@ -149,26 +149,28 @@ class Lifecycle:
             found = self.keeper.current(keys[0], data[0])
         except (UndecodableRecord, ForeignRecord) as error:
             return self._load_again(work, keys, error)
-        epoch = self.users.epoch_in(work.user_tag or b"", data[1]) if len(data) > 1 else 0
-        return self._take_or_follow(work, found, epoch)
+        epoch = 0  # as for most users
+        if data[-1] is not None and len(data) > 1:
+            epoch = self.users.epoch_in(work.user_tag or b"", data[1])
+        if type(found[1]) is Moved or work.user_tag is None:
+            return self._go_after(work, found, epoch)
+        self._take(work, found, epoch)
+        return None
 
     def _load_again(
         self, work: WorkingCopy, keys: tuple[str, ...], error: UndecodableRecord | ForeignRecord
     ) -> Steps[None]:
         found, epochs = yield from self.keeper.find_again(*keys, because_of=error)
         epoch = self.users.epoch_in(work.user_tag or b"", epochs[0]) if epochs else 0
-        rest = self._take_or_follow(work, found, epoch)
-        if rest is not None:
-            yield from rest
+        if type(found[1]) is Moved or work.user_tag is None:
+            yield from self._go_after(work, found, epoch)
+        else:
+            self._take(work, found, epoch)
 
-    def _take_or_follow(self, work: WorkingCopy, found: Found, epoch: int) -> Steps[None] | None:
+    def _go_after(self, work: WorkingCopy, found: Found, epoch: int) -> Steps[None]:
+        """Give what is left to do for a session that was renewed, or whose token does not say whose it is."""
         record = found[1]
-        if type(record) is Moved:
-            return self._load_moved(work, record, epoch)
-        if work.user_tag is None:
-            return self._take_untagged(work, found)
-        self._take(work, found, epoch)
-        return None
+        return self._load_moved(work, record, epoch) if isinstance(record, Moved) else self._take_untagged(work, found)
 
     def _take_untagged(self, work: WorkingCopy, found: Found) -> Steps[None]:
         """Do as `_take`, for tokens that don't say whose session it is: the epoch is asked for once that is known."""
@@ -198,7 +200,7 @@ class Lifecycle:
         revision, record = found
         if work.standing != "unloaded":
             return  # another task of the request has loaded it meanwhile
-        if isinstance(record, Record) and is_of_epoch(record, epoch) and tag_of(record.login) == work.user_tag:
+        if isinstance(record, Record) and is_session_of(record, work.user_tag, epoch):
             work.found(revision, record)
         else:
             _refused(work, "ended")
@@ -277,6 +279,18 @@ class Lifecycle:
             steps = self._extend(work) if self._refresh_is_due(work) else None
         work.settled = steps is None and patch is NO_CHANGES
         return steps
+
+    def settle(self, work: WorkingCopy) -> bool:
+        """Tell whether a response may leave at once, as nearly always when a session was only read; take note of it.
+
+        False where `conclude` has to see what there is to do.
+        """
+        if not work.is_as_found() or self._refresh_is_due(work):
+            return False
+        if self._renew_every_ms is not None and self._renewal_is_due(work, self._renew_every_ms):
+            return False
+        work.settled = True
+        return True
 
     def commit_anyway(self, work: WorkingCopy) -> Steps[None] | None:
         """Do as `commit`, but store a new session also when it is empty, and extend one in which nothing has changed.

@@ -380,7 +380,18 @@ class Sessions(_Sessions[AsyncStore, Session]):
         A response of 500 or more stores nothing; only `destroy()` holds. From now on, what would need a cookie raises
         `ResponseStarted`; other changes are for `session.save()`.
         """
+        waiting = self.concluding(session, status)
+        return None if waiting is None else await waiting
+
+    def concluding(self, session: Session, status: int) -> Awaitable[str | None] | None:
+        """Give what to await for `conclude`; None, as mostly, if there is nothing to store and no cookie due."""
         work = session._work
+        if self.lifecycle.settle(work):
+            work.sealed = True
+            return None
+        return self._conclude(work, status)
+
+    async def _conclude(self, work: WorkingCopy, status: int) -> str | None:
         try:
             waiting = self._due(work, self._rule_for(status))
             if waiting is not None:
@@ -625,13 +636,17 @@ class SyncSessions(_Sessions[SyncStore, SyncSession]):
 
     def conclude(self, session: SyncSession, status: int) -> str | None:
         """See `Sessions.conclude`."""
+        work = session._work
+        if self.lifecycle.settle(work):
+            work.sealed = True
+            return None
         try:
-            self.one_at_a_time(session._work, self._rule_for(status))
+            self.one_at_a_time(work, self._rule_for(status))
         except StoreUnavailable as error:
-            session._work.go_on_unextended(error)
-        if session._work.claimed is not None:
-            self._delete_old(session._work.claimed)
-        return self._sealed(session._work)
+            work.go_on_unextended(error)
+        if work.claimed is not None:
+            self._delete_old(work.claimed)
+        return self._sealed(work)
 
     def _delete_old(self, claimed: Claimed) -> None:
         leftover = self.lifecycle.adoption.leftover(claimed)

@@ -226,9 +226,31 @@ class WorkingCopy:
             raise AssertionError(msg)
         return self.record
 
+    def is_as_found(self) -> bool:
+        """Tell whether nothing has happened to a session that is stored but that values which can't change were read.
+
+        Then there is nothing to commit and no cookie due, unless it is time to extend the session or to renew its ID.
+        """
+        record = self.record
+        return (
+            record is not None
+            and not (self._changes or self.views or self.destroyed or self.noted)
+            and not (self.login_is_new or self.issues_cookie or self.cookie_is_stale)
+            and self.predecessor is None
+            and self.claimed is None
+            and self.outage is None
+            and self.at_work_on is None
+            and self.remember is record.remember
+            and self.limits is record.limits
+            and values.IMMUTABLE.issuperset(map(type, self._live.values()))
+        )
+
     def found(self, revision: bytes, record: Record) -> None:
         """Take in what the store holds under this session's key."""
-        self._hold(revision, record)
+        self.standing = "stored"
+        self.revision = revision
+        self.record = record
+        self._base = record.values
         self.remember = record.remember
         self.limits = record.limits
         self.login = record.login
@@ -579,8 +601,8 @@ class WorkingCopy:
         """Give a patch that changes nothing."""
         patch = Patch()
         patch.life = self.life
-        patch.session_id = self.identity
-        patch.store_key = self.store_key
+        patch.session_id = session_id = self.session_id or self.identity
+        patch.store_key = self.moved_to or session_id.store_key
         patch.login = self.login
         patch.remember = self.remember
         patch.limits = self.limits

@@ -489,11 +489,13 @@ def test_a_login_that_is_ended_before_it_is_stored_never_becomes_a_session(kind:
     assert handles(face) == ([] if newer is None else [face.request(newer).handle])
 
 
-def test_a_record_that_became_another_users_is_not_given_to_the_first(kind: Kind) -> None:
+@pytest.mark.parametrize("other", ["bob", None])
+def test_a_record_that_became_another_users_is_not_given_to_the_first(kind: Kind, other: str | None) -> None:
     face = Face(kind, "memory://")
-    alice, bob = log_in(face), log_in(face, "bob", secret=1)
+    alice = log_in(face)
+    theirs = face.new(secret=1) if other is None else log_in(face, other, secret=1)
     handle = face.request(alice).handle
-    (_, record), _ = face.run_steps(face.sessions.lifecycle.keeper.find(face.request(bob).handle))
+    (_, record), _ = face.run_steps(face.sessions.lifecycle.keeper.find(face.request(theirs).handle))
     face.run(face.sessions.store.delete(handle))
     face.run(face.sessions.store.create(handle, records.encode(handle, b"revision", record), 3_600_000))
     assert face.request(alice).is_new

@@ -985,3 +985,31 @@ async def test_a_request_leaves_nothing_for_the_garbage_collector(use: str) -> N
         gc.garbage.clear()
         gc.enable()
     assert ours == []
+
+
+async def test_a_cookie_that_save_has_made_due_leaves_with_the_response(site: Site) -> None:
+    async def handler(session: Session, exchange: Exchange) -> None:
+        session.login("alice")
+        await session.save()
+        await exchange.respond()
+
+    exchange = await site.get(handler)
+    assert exchange.set_cookie is not None
+    first = site.cookie
+    assert (await site.get(handler)).set_cookie is not None  # a login gives another ID
+    assert site.cookie != first
+
+
+async def test_what_is_read_is_seen_by_caches_and_the_applications_message_is_left_alone(site: Site) -> None:
+    await site.log_in()
+    message = {"type": "http.response.start", "status": 200, "headers": [(b"x", b"y")]}
+
+    async def handler(session: Session, exchange: Exchange) -> None:
+        assert session["user"] == "alice"
+        await exchange.send(message)
+        await exchange.body(b"ok")
+
+    exchange = await site.get(handler)
+    assert exchange.header("vary") == ["Cookie"]
+    assert exchange.set_cookie is None
+    assert message == {"type": "http.response.start", "status": 200, "headers": [(b"x", b"y")]}

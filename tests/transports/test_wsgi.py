@@ -470,3 +470,18 @@ def test_wrong_arguments_are_refused_when_the_application_is_built() -> None:
         SessionMiddleware(SessionMiddleware(app, sessions, environ_key="other"), sessions)({}, Answer().start)
     with pytest.raises(ConfigurationError, match="environ_key"):
         SessionMiddleware(SessionMiddleware(app, sessions), sessions)({}, Answer().start)
+
+
+def test_a_cookie_that_save_has_made_due_leaves_with_the_response() -> None:
+    site = Site()
+
+    def handler(session: SyncSession, start_response: Any) -> Iterable[bytes]:
+        session.login("alice")
+        session.save()
+        start_response("200 OK", PLAIN)
+        return [b"ok"]
+
+    assert site.get(handler).set_cookie is not None
+    first = site.cookie
+    assert site.get(handler).set_cookie is not None  # a login gives another ID
+    assert site.cookie != first
