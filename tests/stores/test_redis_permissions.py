@@ -145,6 +145,7 @@ def test_the_user_in_a_cluster_can_live_through_whole_sessions(running_cluster: 
 def test_the_user_at_the_sentinels_finds_the_master(running_replica_set: ReplicaSet) -> None:
     options: RedisOptions = {**PATIENT, "sentinel_username": "shop", "sentinel_password": "password"}
     servers = [sentinel.server for sentinel in running_replica_set.sentinels]
+    running_replica_set.master.flush()
     with allowed(AT_A_SENTINEL, *servers):
         asyncio.run(_everything(RedisStore(running_replica_set.url, **options)))
         with allowed([*AT_A_SENTINEL, "-sentinel|masters"], *servers), pytest.raises((StoreUnavailable, TimeoutError)):
