@@ -15,7 +15,7 @@ import re
 import shutil
 import subprocess
 import sys
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import uvloop
 from rich import box
@@ -27,8 +27,16 @@ from bench.peers.interpreter import build
 from bench.peers.processes import url_of, valkey
 from coatcheck import CookieConfig, Session, Sessions
 from coatcheck.asgi import Message, Receive, Scope, Send, SessionMiddleware
+from coatcheck.stores.redis import RedisStore
+from coatcheck.token import TokenSigner
+from coatcheck.users import epoch_key, user_tag
 
-ROUTES: Final = {"/none": "no cookie", "/profile": "reads", "/visit": "adds one to a counter"}
+ROUTES: Final = {
+    "/none": "no cookie",
+    "/profile": "reads",
+    "/first": "reads, by a token that the process does not know",
+    "/visit": "adds one to a counter",
+}
 AT_ONCE: Final = 32
 """Requests that run at the same time, and share their commands."""
 FEW, MANY = 20, 60
@@ -37,7 +45,7 @@ FEW, MANY = 20, 60
 
 async def application(scope: Scope, _receive: Receive, send: Send) -> None:
     session: Session = scope["session"]
-    if scope["path"] == "/profile":
+    if scope["path"] in ("/profile", "/first"):
         _ = session.user_id, session["visits"]
     elif scope["path"] == "/visit":
         session.increment("visits")
@@ -72,8 +80,19 @@ async def run(url: str, path: str, times: int) -> None:
     gc.freeze()
     gc.set_threshold(20_000, 50, 100)
     for _ in range(times):
+        if path == "/first":
+            forget(sessions)
         await asyncio.gather(*(app(scope(token), receive, send) for token in tokens))
     await sessions.close()
+
+
+def forget(sessions: Sessions) -> None:
+    """Let a process know no more of its clients than when it started."""
+    signer, store = cast("TokenSigner", sessions.lifecycle._tokens), cast("RedisStore", sessions.store)
+    signer._recent.clear()
+    signer._older.clear()
+    for kept in (store._commands.load, epoch_key, user_tag):
+        cast("Any", kept).cache_clear()
 
 
 def counted(url: str, path: str, times: int) -> int:

@@ -192,10 +192,9 @@ class _Exchange:
                 status = message.get("status", _SWITCHING_PROTOCOLS)
                 if self._store_error is not None and status < FIRST_ERROR_STATUS:
                     raise self._store_error  # the application went on after the error; its answer may not be true
-                waiting = self._sessions.concluding(self.session, status)
-                if waiting is not None:
+                if not self._sessions.lifecycle.settle(work):
                     try:
-                        set_cookie = await waiting
+                        set_cookie = await self._sessions.conclude(self.session, status)
                     except StoreUnavailable as error:
                         self._store_error = error
                         raise

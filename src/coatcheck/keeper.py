@@ -72,8 +72,9 @@ class Keeper:
     def ends_at_ms(self, created_at_ms: int, limits: Limits | None) -> int:
         """Give when a session that began then ends, whatever its use."""
         ends_at_ms = created_at_ms + self.lifetime_ms
-        own_ms = None if limits is None else limits.ends_at_ms
-        return ends_at_ms if own_ms is None else min(ends_at_ms, own_ms)
+        if limits is None or limits.ends_at_ms is None:
+            return ends_at_ms
+        return min(ends_at_ms, limits.ends_at_ms)
 
     def idle_ms_of(self, limits: Limits | None) -> int:
         """Give the idle timeout of a session."""

@@ -30,7 +30,7 @@ from coatcheck.keeper import MAX_CONFLICTS, MOVED_MS, Found, Keeper, Steps, fetc
 from coatcheck.operations import Delete, Load, Pause, Touch
 from coatcheck.record import AnyRecord, Login, Moved, Record, Values
 from coatcheck.token import Tokens, TokenSigner, VerifiedToken
-from coatcheck.users import Users, check_user_id, epoch_key, is_of_epoch, is_session_of, tag_of
+from coatcheck.users import Users, check_user_id, epoch_key, is_of_epoch, tag_of
 from coatcheck.working_copy import CLAIMED, WorkingCopy
 
 _SKEW_MS: Final = 60_000
@@ -200,7 +200,7 @@ class Lifecycle:
         revision, record = found
         if work.standing != "unloaded":
             return  # another task of the request has loaded it meanwhile
-        if isinstance(record, Record) and is_session_of(record, work.user_tag, epoch):
+        if isinstance(record, Record) and tag_of(record.login) == work.user_tag and is_of_epoch(record, epoch):
             work.found(revision, record)
         else:
             _refused(work, "ended")
@@ -289,7 +289,7 @@ class Lifecycle:
             return False
         if self._renew_every_ms is not None and self._renewal_is_due(work, self._renew_every_ms):
             return False
-        work.settled = True
+        work.settled = work.sealed = True
         return True
 
     def commit_anyway(self, work: WorkingCopy) -> Steps[None] | None:

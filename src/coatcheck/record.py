@@ -28,11 +28,12 @@ REVISION: Final = slice(1, 9)
 """Where in a record's bytes its revision stands. The scripts and queries of the stores use the same place."""
 
 _HEADER: Final = struct.Struct(">B8sI20s")
-_CHECKED_FROM: Final = 13
-"""The checksum covers what comes after it: the store key and the body."""
+_CHECKED: Final = slice(13, None)
+"""What the checksum covers: the store key and the body."""
+_BODY: Final = slice(_HEADER.size, None)
 
-_KEY_DIGITS: Final = 40
-"""Hexadecimal digits that end every store key; before them may stand what kind of record it is, as in `user-`."""
+_DIGITS: Final = slice(-40, None)
+"""The hexadecimal digits that end every store key; before them may stand what kind of record it is, as in `user-`."""
 
 Values: TypeAlias = dict[str, Raw]
 """A session's keys, each with its value still encoded."""
@@ -168,7 +169,7 @@ def new_revision() -> bytes:
 
 def encode(store_key: str, revision: bytes, record: AnyRecord) -> bytes:
     """Give the bytes to store under `store_key`."""
-    owner_key, body = bytes.fromhex(store_key[-_KEY_DIGITS:]), _encode_body(record)
+    owner_key, body = bytes.fromhex(store_key[_DIGITS]), _encode_body(record)
     return _HEADER.pack(_FORMATS[type(record)], revision, crc32(body, crc32(owner_key)), owner_key) + body
 
 
@@ -192,17 +193,17 @@ def decode(store_key: str, data: bytes) -> tuple[bytes, AnyRecord]:
     decode_body = _DECODERS.get(format_number)
     if decode_body is None:
         if data.startswith(_SET_ASIDE):
-            raise UndecodableRecord(data[_HEADER.size :].decode("utf-8", "replace"))
+            raise UndecodableRecord(data[_BODY].decode("utf-8", "replace"))
         msg = f"it has format {format_number}, which this version of Coatcheck does not know"
         raise UndecodableRecord(msg)
-    if crc32(data[_CHECKED_FROM:]) != checksum:
+    if crc32(data[_CHECKED]) != checksum:
         msg = "its checksum is wrong, so it is damaged"
         raise UndecodableRecord(msg)
-    if owner_key.hex() != store_key[-_KEY_DIGITS:]:
+    if owner_key.hex() != store_key[_DIGITS]:
         msg = f"it belongs to {owner_key.hex()}"
         raise ForeignRecord(msg)
     try:
-        return revision, decode_body(data[_HEADER.size :])
+        return revision, decode_body(data[_BODY])
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         msg = f"its body can't be decoded: {error}"
         raise UndecodableRecord(msg) from error

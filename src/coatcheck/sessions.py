@@ -378,20 +378,10 @@ class Sessions(_Sessions[AsyncStore, Session]):
         """Commit before a response of `status` leaves. Gives the Set-Cookie value that it has to carry, if any.
 
         A response of 500 or more stores nothing; only `destroy()` holds. From now on, what would need a cookie raises
-        `ResponseStarted`; other changes are for `session.save()`.
+        `ResponseStarted`; other changes are for `session.save()`. A transport may ask `lifecycle.settle` before, which
+        spares most responses this.
         """
-        waiting = self.concluding(session, status)
-        return None if waiting is None else await waiting
-
-    def concluding(self, session: Session, status: int) -> Awaitable[str | None] | None:
-        """Give what to await for `conclude`; None, as mostly, if there is nothing to store and no cookie due."""
         work = session._work
-        if self.lifecycle.settle(work):
-            work.sealed = True
-            return None
-        return self._conclude(work, status)
-
-    async def _conclude(self, work: WorkingCopy, status: int) -> str | None:
         try:
             waiting = self._due(work, self._rule_for(status))
             if waiting is not None:
@@ -638,7 +628,6 @@ class SyncSessions(_Sessions[SyncStore, SyncSession]):
         """See `Sessions.conclude`."""
         work = session._work
         if self.lifecycle.settle(work):
-            work.sealed = True
             return None
         try:
             self.one_at_a_time(work, self._rule_for(status))

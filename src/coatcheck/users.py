@@ -335,11 +335,3 @@ def _chunks(keys: Sequence[str]) -> Iterator[Sequence[str]]:
 def is_of_epoch(record: Record, epoch: int) -> bool:
     """Tell whether a session is from the user's present epoch."""
     return record.login is None or record.login.epoch >= epoch
-
-
-def is_session_of(record: Record, tag: bytes | None, epoch: int) -> bool:
-    """Tell whether a session is of the user of this tag, empty for nobody's, and from the user's present epoch."""
-    login = record.login
-    if login is None:
-        return tag == b""
-    return login.epoch >= epoch and user_tag(login.user_id) == tag

@@ -207,12 +207,14 @@ class WorkingCopy:
     @property
     def store_key(self) -> str:
         """The key that the session has in the store, or is going to have."""
-        return self.moved_to or self.identity.store_key
+        return self.moved_to or (self.session_id or self.identity).store_key
 
     @property
     def lock_key(self) -> str:
         """The key that the session is known by to others who may be at work on it in this process."""
-        return self.predecessor_key if self.predecessor is not None else self.store_key
+        if self.predecessor is not None:
+            return self.predecessor_key
+        return self.moved_to or (self.session_id or self.identity).store_key
 
     def note(self, event: Event) -> None:
         """Remember that something happened."""

@@ -88,7 +88,7 @@ async def test_a_session_that_was_only_read_needs_nothing_and_is_settled() -> No
     session = sessions.claim(token)
     await session.load()
     assert session.user_id == "alice"
-    assert sessions.concluding(session, 200) is None
+    assert sessions.lifecycle.settle(session._work)
     assert session._work.settled
     assert session._work.sealed  # so that what needs a cookie is refused from now on
 
@@ -99,6 +99,7 @@ async def test_the_short_way_is_not_taken_when_it_is_time_to_extend_the_session(
     session = sessions.claim(token)
     await session.load()
     assert session.user_id == "alice"
+    assert not sessions.lifecycle.settle(session._work)
     assert await sessions.conclude(session, 200) is not None
     (left_ms,) = await store.time_left(session.handle)
     assert left_ms == timedelta(hours=2) / timedelta(milliseconds=1)
@@ -110,5 +111,6 @@ async def test_the_short_way_is_not_taken_when_it_is_time_for_a_new_id() -> None
     session = sessions.claim(token)
     await session.load()
     handle = session.handle
+    assert not sessions.lifecycle.settle(session._work)
     assert await sessions.conclude(session, 200) is not None
     assert session.handle != handle
