@@ -149,9 +149,7 @@ class Lifecycle:
             found = self.keeper.current(keys[0], data[0])
         except (UndecodableRecord, ForeignRecord) as error:
             return self._load_again(work, keys, error)
-        epoch = 0  # as for most users
-        if data[-1] is not None and len(data) > 1:
-            epoch = self.users.epoch_in(work.user_tag or b"", data[1])
+        epoch = self.users.epoch_in(work.user_tag or b"", data[1]) if len(data) > 1 else 0
         if type(found[1]) is Moved or work.user_tag is None:
             return self._go_after(work, found, epoch)
         self._take(work, found, epoch)

@@ -207,14 +207,12 @@ class WorkingCopy:
     @property
     def store_key(self) -> str:
         """The key that the session has in the store, or is going to have."""
-        return self.moved_to or (self.session_id or self.identity).store_key
+        return self.moved_to or self.identity.store_key
 
     @property
     def lock_key(self) -> str:
         """The key that the session is known by to others who may be at work on it in this process."""
-        if self.predecessor is not None:
-            return self.predecessor_key
-        return self.moved_to or (self.session_id or self.identity).store_key
+        return self.predecessor_key if self.predecessor is not None else self.store_key
 
     def note(self, event: Event) -> None:
         """Remember that something happened."""
@@ -249,10 +247,7 @@ class WorkingCopy:
 
     def found(self, revision: bytes, record: Record) -> None:
         """Take in what the store holds under this session's key."""
-        self.standing = "stored"
-        self.revision = revision
-        self.record = record
-        self._base = record.values
+        self._hold(revision, record)
         self.remember = record.remember
         self.limits = record.limits
         self.login = record.login
@@ -603,8 +598,8 @@ class WorkingCopy:
         """Give a patch that changes nothing."""
         patch = Patch()
         patch.life = self.life
-        patch.session_id = session_id = self.session_id or self.identity
-        patch.store_key = self.moved_to or session_id.store_key
+        patch.session_id = self.identity
+        patch.store_key = self.store_key
         patch.login = self.login
         patch.remember = self.remember
         patch.limits = self.limits

@@ -104,7 +104,7 @@ def errors_among(replies: Iterable[object]) -> list[Exception]:
     return [reply for reply in replies if isinstance(reply, Exception)]
 
 
-def tell_demotion(replies: Iterable[object]) -> bool:
+def is_demoted(replies: Iterable[object]) -> bool:
     """Tell whether a server says that it is not the primary (any more), so that its connections are of no use."""
     return any("ReadOnlyError" in names_of(error) for error in errors_among(replies))
 

@@ -19,8 +19,8 @@ from coatcheck.stores.redis.failures import (
     OutagesAs,
     ignoring_outages,
     is_answer,
+    is_demoted,
     is_outage,
-    tell_demotion,
 )
 
 _TRUSTED_S: Final = 0.05
@@ -67,7 +67,7 @@ class Lanes:
         is_sound = False
         try:
             replies = await self._talk(lane.connection, exchange)
-            is_sound = not tell_demotion(replies)
+            is_sound = not is_demoted(replies)
         finally:
             is_trusted = generation == self._generation
             if is_sound and is_trusted:

@@ -20,8 +20,8 @@ from coatcheck.stores.redis.failures import (
     explained,
     ignoring_outages,
     is_answer,
+    is_demoted,
     is_outage,
-    tell_demotion,
 )
 
 T = TypeVar("T")
@@ -192,7 +192,7 @@ class _Wire:
         try:
             with OutagesAs(Lost):
                 replies = [*self._talk(connection, exchange)]
-                if tell_demotion(replies):
+                if is_demoted(replies):
                     connection.disconnect()
                     self.reset()  # the others lead to the same server
         finally:
