@@ -200,7 +200,7 @@ class _Exchange:
                         raise
                     message = self._with_headers(message, set_cookie)
                 elif work.accessed:
-                    headers = list(message.get("headers", ()))
+                    headers = [*message.get("headers", ())]
                     BYTES.vary(headers)
                     message = {**message, "headers": headers}
             work.sealed = self.has_started = True

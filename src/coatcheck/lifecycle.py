@@ -26,7 +26,7 @@ from coatcheck.cookie import CookieWriter
 from coatcheck.devices import ClientAddress, Device, remembered
 from coatcheck.errors import ForeignRecord, UndecodableRecord
 from coatcheck.events import Event
-from coatcheck.keeper import MAX_CONFLICTS, MOVED_MS, Found, Keeper, Steps, fetch, too_many_conflicts
+from coatcheck.keeper import MAX_CONFLICTS, MOVED_MS, NOTHING_FOUND, Found, Keeper, Steps, fetch, too_many_conflicts
 from coatcheck.operations import Delete, Load, Pause, Touch
 from coatcheck.record import AnyRecord, Login, Moved, Record, Values
 from coatcheck.token import Tokens, TokenSigner, VerifiedToken
@@ -143,41 +143,19 @@ class Lifecycle:
 
     def loaded(self, work: WorkingCopy, keys: tuple[str, ...], data: list[bytes | None]) -> Steps[None] | None:
         """Take in what was read under these keys; give the steps that are left, if any."""
-        if work.standing != "unloaded":
-            return None  # it was destroyed, or loaded by another task, while the store was at work
         try:
             found = self.keeper.current(keys[0], data[0])
         except (UndecodableRecord, ForeignRecord) as error:
             return self._load_again(work, keys, error)
-        epoch = self.users.epoch_in(work.user_tag or b"", data[1]) if len(data) > 1 else 0
-        if type(found[1]) is Moved or work.user_tag is None:
-            return self._go_after(work, found, epoch)
-        self._take(work, found, epoch)
-        return None
+        return self._take(work, found, data[1] if len(data) > 1 else None)
 
     def _load_again(
         self, work: WorkingCopy, keys: tuple[str, ...], error: UndecodableRecord | ForeignRecord
     ) -> Steps[None]:
         found, epochs = yield from self.keeper.find_again(*keys, because_of=error)
-        epoch = self.users.epoch_in(work.user_tag or b"", epochs[0]) if epochs else 0
-        if type(found[1]) is Moved or work.user_tag is None:
-            yield from self._go_after(work, found, epoch)
-        else:
-            self._take(work, found, epoch)
-
-    def _go_after(self, work: WorkingCopy, found: Found, epoch: int) -> Steps[None]:
-        """Give what is left to do for a session that was renewed, or whose token does not say whose it is."""
-        record = found[1]
-        return self._load_moved(work, record, epoch) if isinstance(record, Moved) else self._take_untagged(work, found)
-
-    def _take_untagged(self, work: WorkingCopy, found: Found) -> Steps[None]:
-        """Do as `_take`, for tokens that don't say whose session it is: the epoch is asked for once that is known."""
-        work.user_tag = tag_of(found[1].login) if isinstance(found[1], Record) else b""
-        epoch = 0
-        if work.user_tag:
-            (data,) = yield from fetch(epoch_key(work.user_tag))
-            epoch = self.users.epoch_in(work.user_tag, data)
-        self._take(work, found, epoch)
+        rest = self._take(work, found, epochs[0] if epochs else None)
+        if rest is not None:
+            yield from rest
 
     def _adopt(self, work: WorkingCopy, claimed: Claimed) -> Steps[None]:
         """Adopt a session, or find that it was adopted, so that it is read as if the client had brought its token."""
@@ -193,29 +171,48 @@ class Lifecycle:
             for key, value in heir.values.items():
                 work.assign(key, value)
 
-    def _take(self, work: WorkingCopy, found: Found, epoch: int) -> None:
-        """Work on what was found, if it is this client's and alive."""
-        revision, record = found
+    def _take(self, work: WorkingCopy, found: Found, epoch_data: bytes | None) -> Steps[None] | None:
+        """Work on what was found, if it is this client's and alive.
+
+        Gives the steps that are left for a session that was renewed, or whose token does not say whose it is.
+        """
         if work.standing != "unloaded":
-            return  # another task of the request has loaded it meanwhile
-        if isinstance(record, Record) and tag_of(record.login) == work.user_tag and is_of_epoch(record, epoch):
+            return None  # it was destroyed, or loaded by another task, while the store was at work
+        revision, record = found
+        if isinstance(record, Moved):
+            return self._load_moved(work, record, epoch_data)
+        tag = work.user_tag
+        if tag is None:
+            return self._take_untagged(work, found)
+        if (
+            isinstance(record, Record)
+            and tag_of(record.login) == tag
+            and (epoch_data is None or is_of_epoch(record, self.users.epoch_in(tag, epoch_data)))
+        ):
             work.found(revision, record)
         else:
             _refused(work, "ended")
             work.let_go("new")
+        return None
 
-    def _load_moved(self, work: WorkingCopy, moved: Moved, epoch: int) -> Steps[None]:
+    def _take_untagged(self, work: WorkingCopy, found: Found) -> Steps[None]:
+        """Do as `_take`, for tokens that don't say whose session it is: the epoch is asked for once that is known."""
+        tag = tag_of(found[1].login) if isinstance(found[1], Record) else b""
+        (epoch_data,) = (yield from fetch(epoch_key(tag))) if tag else (None,)
+        work.user_tag = tag  # not before, or another task of the request would do without the epoch
+        self._take(work, found, epoch_data)
+
+    def _load_moved(self, work: WorkingCopy, moved: Moved, epoch_data: bytes | None) -> Steps[None]:
         """A session that was renewed: go after it in the grace after a renewal by the clock, and only then."""
         now_ms = self.keeper.now_ms()
         if self._is_in_grace(moved):
             work.moved_to = moved.successor
             found, _ = yield from self.keeper.find(moved.successor)
-            if isinstance(found[1], Moved) and found[1].successor:
-                yield from self._load_moved(work, found[1], epoch)
-            elif work.user_tag is None:
-                yield from self._take_untagged(work, found)
-            else:
-                self._take(work, found, epoch)
+            if isinstance(found[1], Moved) and not found[1].successor:
+                found = NOTHING_FOUND  # it was ended before it was stored there
+            rest = self._take(work, found, epoch_data)
+            if rest is not None:
+                yield from rest
             return
         if moved.grace_until_ms and work.claimed is None:  # an old system's cookie that was kept is no sign of a theft
             work.note(Event("reused", moved.successor))

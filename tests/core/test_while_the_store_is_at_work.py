@@ -10,7 +10,7 @@ import pytest
 from faces import KEY, Face, Kind
 
 from coatcheck import Event, Events, Session, Sessions
-from coatcheck.operations import Create, Update
+from coatcheck.operations import Create, Load, Update
 from coatcheck.stores.memory import MemoryStore
 from coatcheck.testing import ManualClock
 from coatcheck.users import epoch_key, index_key, user_tag
@@ -359,3 +359,25 @@ def test_a_session_that_is_being_renewed_counts_once(kind: Kind) -> None:
     with pytest.raises(StopIteration):
         finish(face, steps, operation)
     assert len(face.run(face.sessions.for_user("alice"))) == 2
+
+
+# --- two tasks of one request that load the session at the same time --------------------------------------------------
+
+
+async def test_no_task_takes_a_session_before_its_users_epoch_is_known(sessions: Sessions, store: PausingStore) -> None:
+    """A token that does not say whose session it is, as Go's: each task that has learned it asks for the epoch."""
+    token = await new(sessions, "alice")
+    session = sessions.begin([f"__Host-session={token}".encode()])
+    work = session._work
+    work.user_tag = None
+    (record,) = await store.load(work.store_key)
+    await sessions.revoke_user("alice")
+    epoch = await store.load(epoch_key(user_tag("alice")))
+    first, second = sessions.lifecycle.load(work), sessions.lifecycle.load(work)
+    assert next(first) == next(second)
+    for loading in (first, second):
+        assert loading.send([record]) == Load((epoch_key(user_tag("alice")),))
+    for loading in (first, second):
+        with pytest.raises(StopIteration):
+            loading.send(epoch)
+        assert session.is_new
