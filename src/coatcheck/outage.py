@@ -39,10 +39,13 @@ class Routes:
     """
 
     def __init__(self, while_down: WhileDown | Mapping[str, WhileDown]) -> None:
-        rules = {"/": while_down} if isinstance(while_down, str) else dict(while_down)
+        rules = dict(while_down) if isinstance(while_down, Mapping) else {"/": while_down}
         for path, rule in rules.items():
             if rule not in get_args(WhileDown) or not path.startswith("/"):
                 msg = f"while_down: expected 'refuse', 'continue' or {{'/path': one of these}}, got {path!r}: {rule!r}"
+                raise ConfigurationError(msg)
+            if any(each in path for each in "*{<"):
+                msg = f"while_down: a path stands for itself and all below it; write it without patterns, not {path!r}"
                 raise ConfigurationError(msg)
         self._rules = sorted(rules.items(), key=lambda each: len(each[0]), reverse=True)
         self.any_goes_on = "continue" in rules.values()

@@ -56,6 +56,15 @@ def test_user_and_password_are_never_shown(server: Server, is_json: bool) -> Non
             assert PASSWORD not in result.stdout + result.stderr
 
 
+def test_what_could_not_be_seen_counts_only_where_that_is_asked_for(server: Server) -> None:
+    with redis.Redis(port=server.port) as admin:
+        admin.config_set("appendonly", "yes")
+    url = f"redis://{USER}:{PASSWORD}@127.0.0.1:{server.port}/0"
+    assert run("doctor", "--store", url).returncode == 0
+    assert run("doctor", "--store", url, "--strict").returncode == 1
+    assert run("doctor", "--store", server.url, "--strict").returncode == 2
+
+
 def test_status_is_2_with_a_problem(server: Server) -> None:
     assert run("doctor", "--store", server.url).returncode == 2
 

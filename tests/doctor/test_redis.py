@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import pytest
 import redis
 from redis.cluster import ClusterNode, RedisCluster
+from replica_sets import ReplicaSet
 from servers import Server, free_port, server_binaries
 
 from coatcheck.doctor import Finding, Status, examine
@@ -119,12 +120,17 @@ def test_full_server_refuses_and_it_is_said_why(server: Server, admin: redis.Red
 def test_user_with_only_the_needed_commands_is_enough_and_the_rest_is_said_to_be_unseen(
     server: Server, admin: redis.Redis
 ) -> None:
-    found = findings(url_of(server, add_user(admin, *NEEDED)))
+    url = url_of(server, add_user(admin, *NEEDED))
+    found = findings(url)
     del found["latency"]  # whose judgement is this machine's
     ok = {name for name, finding in found.items() if finding.status is Status.OK}
     unseen = {name for name, finding in found.items() if finding.status is Status.UNKNOWN}
     assert ok == {"operations", "script", "news", "encryption", "keys", "access"}
-    assert unseen == {"version", "eviction", "memory", "persistence", "replicas", "connections", "clock"}
+    unseen_by_few_rights = {"version", "eviction", "memory", "persistence", "replicas", "connections", "clock"}
+    assert unseen == {*unseen_by_few_rights, "visibility"}
+    command = found["visibility"].advice.rpartition("ACL SETUSER <user> ")[2].partition(" (")[0]
+    admin.execute_command("ACL SETUSER", USER, *command.split())  # type: ignore[no-untyped-call]
+    assert not {each for each in findings(url).values() if each.status is Status.UNKNOWN}
 
 
 @pytest.mark.parametrize("missing", NEEDED)
@@ -176,6 +182,30 @@ def test_database_that_is_not_there_is_a_problem(server: Server) -> None:
     found = findings(f"redis://127.0.0.1:{server.port}/99?socket_timeout=30")
     assert list(found) == ["connection"]
     assert "DB index" in found["connection"].finding
+    assert "raise databases" in found["connection"].advice
+
+
+def test_a_deployment_of_another_kind_than_the_url_says_is_recognized(server: Server) -> None:
+    place = f"127.0.0.1:{server.port}"
+    found = findings(f"redis+cluster://{place}")
+    assert list(found) == ["connection"]
+    assert "redis://" in found["connection"].advice
+    found = findings(f"redis+sentinel://{place}/sessions")
+    assert list(found) == ["connection"]
+    assert "no Sentinel" in found["connection"].advice
+
+
+def test_a_sentinel_is_not_taken_for_a_server(running_replica_set: ReplicaSet) -> None:
+    found = findings(f"redis://127.0.0.1:{running_replica_set.sentinels[0].port}")
+    assert list(found) == ["connection"]
+    assert "redis+sentinel://" in found["connection"].advice
+
+
+def test_sentinels_that_do_not_help_are_named_with_what_they_said(running_replica_set: ReplicaSet) -> None:
+    there, gone = running_replica_set.sentinels[0].port, free_port()
+    found = findings(f"redis+sentinel://127.0.0.1:{there},127.0.0.1:{gone}/no-such-service")["connection"]
+    assert found.finding == f"No master found for 'no-such-service' : 127.0.0.1:{gone} - network:ConnectionError"
+    assert "SENTINEL MASTERS" in found.advice
 
 
 def test_user_who_may_not_choose_the_database_is_told_once_and_what_to_allow(
@@ -220,7 +250,7 @@ def test_sample_that_is_smaller_than_what_there_is_does_not_pass_for_all(server:
 def test_rights_in_the_advice_are_for_the_prefix_as_it_stands() -> None:
     access = access_by(connecting("redis://host", {"prefix": "a*b:"}))
     _, advice = access.explain(redis.exceptions.NoPermissionError("No permissions"))
-    assert r" ~a\*b:* &a\*b:news " in advice
+    assert r" &a\*b:* ~a\*b:* " in advice
 
 
 def test_prefix_with_special_characters_stands_for_itself(server: Server, admin: redis.Redis) -> None:
@@ -323,7 +353,48 @@ def test_url_whose_password_ends_nobody_knows_where_is_refused_without_showing_i
     assert PASSWORD not in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("url", "error", "advice"),
+    [
+        (
+            "rediss://h",
+            redis.ConnectionError("[SSL: CERTIFICATE_VERIFY_FAILED] unable to get local issuer"),
+            "tls_ca_file",
+        ),
+        (
+            "rediss://h",
+            redis.ConnectionError("CERTIFICATE_VERIFY_FAILED: Hostname mismatch"),
+            "as its certificate does",
+        ),
+        (
+            "rediss+sentinel://h/s",
+            redis.ConnectionError("CERTIFICATE_VERIFY_FAILED: IP address mismatch"),
+            "announce names",
+        ),
+        ("rediss://h", redis.ConnectionError("Error 8. EOF occurred in violation of protocol"), "tls_certificate_file"),
+        ("redis://h", redis.ConnectionError("Connection refused"), "rediss://"),
+        ("redis://h", redis.ConnectionError("Error -2: Name or service not known"), "DNS"),
+        ("unix:///s", redis.ConnectionError("No such file or directory"), "unixsocket"),
+        ("unix:///s", redis.AuthenticationError("NOAUTH"), "unix://user:password@/path"),
+        ("redis://h", redis.AuthenticationError("NOAUTH"), "redis://user:password@host"),
+        ("redis://:x@h", redis.AuthenticationError("WRONGPASS"), "ACL SAVE"),
+        ("rediss://h", redis.TimeoutError("Timeout"), "without TLS"),
+        ("redis://h", redis.TimeoutError("Timeout"), "firewalls"),
+    ],
+)
+def test_advice_is_for_what_has_happened_and_for_how_the_store_is_reached(
+    url: str, error: Exception, advice: str
+) -> None:
+    assert advice in access_by(connecting(url, {})).explain(error)[1]
+
+
 def test_text_of_an_error_is_shown_without_user_and_password() -> None:
     access = access_by(connecting(f"redis://{USER}:{PASSWORD}%40@host?password={PASSWORD}2", {}))
     finding, _ = access.explain(redis.ResponseError(f"unknown command AUTH {USER} {PASSWORD}@ {PASSWORD}2 \x1b[31m"))
     assert finding == "unknown command AUTH *** *** ***  [31m"
+
+
+def test_what_sentinels_ask_for_is_a_secret_too() -> None:
+    url = f"redis+sentinel://host/service?sentinel_username={USER}&sentinel_password={PASSWORD}"
+    finding, _ = access_by(connecting(url, {})).explain(redis.ResponseError(f"AUTH {USER} {PASSWORD}"))
+    assert finding == "AUTH *** ***"

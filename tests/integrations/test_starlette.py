@@ -101,6 +101,12 @@ def test_a_login_page_of_another_site_is_refused_when_the_application_is_made(lo
         add_sessions(Starlette(), new_sessions(), login_path=login_path)
 
 
+@pytest.mark.parametrize("option", [{"while_down": {"/": "contineu"}}, {"load": "never"}])
+def test_a_setting_that_can_not_work_is_refused_before_the_application_runs(option: Any) -> None:
+    with pytest.raises(ConfigurationError, match=next(iter(option))):
+        add_sessions(Starlette(), Sessions("memory://", secret_keys=[KEY]), **option)
+
+
 class Counting(BaseHTTPMiddleware):
     async def dispatch(self, request: Request, call_next: Callable[..., Any]) -> Response:
         has_session = "session" in request.scope

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ import redis
 import redis.asyncio
 import redis.asyncio.sentinel
 import valkey
+from certificates import Authority
 from clusters import Cluster
 from faces import Kind
 from replica_sets import SERVICE, ReplicaSet
@@ -137,7 +139,16 @@ SECOND = timedelta(seconds=1)
         ("redis://:hunter2@h", {"prefix": "a b\n"}, "prefix"),
         ("redis://:hunter2@h", {"tls_ca_file": "/ca.pem"}, "rediss://"),
         ("redis://:hunter2@h?decode_responses=true", {}, "decode_responses"),
-        ("redis://:hunter2@h?no_such_option=1", {}, "options"),
+        ("redis://:hunter2@h?no_such_option=1", {}, "'no_such_option' among the options"),
+        ("redis://:hunter2@h?comand_timeout=1", {}, "did you mean command_timeout"),
+        ("redis://:hunter2@h", {"prefx": "shop:"}, "prefx: .* did you mean prefix"),
+        ("redis://:hunter2@h", {"sentinel_password": "hunter2"}, r"redis\+sentinel://"),
+        ("redis://:hunter2@h?sentinel_username=hunter2", {}, r"redis\+sentinel://"),
+        ("rediss://:hunter2@h", {"tls_ca_file": "/no/such.pem"}, "tls_ca_file: /no/such.pem .* No such file"),
+        ("rediss://:hunter2@h?tls_ca_file=/no/such.pem", {}, "tls_ca_file: /no/such.pem .* No such file"),
+        ("rediss://:hunter2@h", {"tls_ca_file": __file__}, "tls_ca_file: .* not certificates in PEM form"),
+        ("rediss://:hunter2@h", {"tls_certificate_file": __file__}, "tls_certificate_file.*not a certificate"),
+        ("rediss://:hunter2@h", {"tls_key_file": "/key.pem"}, "set tls_certificate_file"),
         ("redis://:hunter2@h?health_check_interval=often", {}, "options"),
     ],
 )
@@ -149,11 +160,22 @@ def test_what_can_not_work_is_refused_at_once_without_showing_the_password(
     assert "hunter2" not in str(caught.value)
 
 
+def test_a_key_that_belongs_to_another_certificate_is_refused_at_once(tmp_path: Path) -> None:
+    certificate, _ = Authority(tmp_path).issue("one")
+    _, key = Authority(tmp_path).issue("other")
+    with pytest.raises(ConfigurationError, match="the key that belongs to it"):
+        RedisStore("rediss://h", tls_certificate_file=str(certificate), tls_key_file=str(key))
+
+
 def test_options_of_the_connection_are_refused_with_a_client_that_is_connected_already() -> None:
     for options in ({"password": "hunter2"}, {"database": 1}, {"tls_ca_file": "/ca.pem"}):
         with pytest.raises(ConfigurationError, match=f"{next(iter(options))}: the client") as caught:
             SyncRedisStore(redis.Redis(), **options)
         assert "hunter2" not in str(caught.value)
+    with pytest.raises(ConfigurationError, match="did you mean prefix"):
+        SyncRedisStore(redis.Redis(), prefx="shop:")  # type: ignore[call-arg]
+    with pytest.raises(ConfigurationError, match="see also SyncRedisStore"):
+        RedisStore(redis.Redis())  # type: ignore[arg-type]
 
 
 # --- clients of the application's own -----------------------------------------------------------------------------

@@ -199,7 +199,9 @@ def test_the_log_says_that_requests_go_on_without_their_session(
     ]
 
 
-@pytest.mark.parametrize("while_down", ["", "503", {"/": "ignore"}, {"shop": "continue"}])
+@pytest.mark.parametrize(
+    "while_down", ["", "503", None, 5, {"/": "ignore"}, {"shop": "continue"}, {"/a/*": "continue"}]
+)
 def test_a_choice_that_is_none_is_refused(while_down: Any) -> None:
     with pytest.raises(ConfigurationError, match="while_down"):
         Routes(while_down)

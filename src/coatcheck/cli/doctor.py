@@ -47,6 +47,7 @@ def doctor(
         int, typer.Option(min=1, max=1_000_000, help="How many keys to look at (Redis).")
     ] = DEFAULT_SAMPLE,
     *,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 also for what could not be seen.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print a list of findings for programs.")] = False,
 ) -> None:
     """Look at a store, and say what its settings and its state mean for sessions.
@@ -54,7 +55,8 @@ def doctor(
     It changes nothing. To see that the store works, it writes one record of its own and deletes it again. What this
     user may not see is named, with what to look at by hand.
 
-    Exit status: 0 if there is nothing worse than a note, 1 with a warning, 2 with a problem.
+    Exit status: 0 if there is nothing worse than a note, 1 with a warning, 2 with a problem. What could not be seen
+    ("unknown") counts for nothing, unless with `--strict`.
 
     **Examples**
 
@@ -70,7 +72,8 @@ def doctor(
         typer.echo(json.dumps([_as_json(finding) for finding in report.findings], indent=2))
     else:
         _show(report)
-    raise typer.Exit(_EXIT_CODES.get(report.worst, 0))
+    has_unknown = any(finding.status is Status.UNKNOWN for finding in report.findings)
+    raise typer.Exit(_EXIT_CODES.get(report.worst, int(strict and has_unknown)))
 
 
 def _as_json(finding: Finding) -> dict[str, str]:

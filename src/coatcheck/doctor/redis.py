@@ -85,9 +85,20 @@ def _findings(store: SyncRedisStore, client: _Client, access: Access, sample: in
             finding, advice = access.explain(error)
             yield Finding("connection", Status.PROBLEM, f"{server.name}: {finding}", advice)
         else:
+            if "sentinel" in (seen[-1].info.get("redis_mode"), seen[-1].info.get("server_mode")):  # Redis's, Valkey's
+                yield _IS_SENTINEL
+                return
             servers.append(server)
     if servers:
         yield from _findings_at(servers, seen, store, client, access, sample)
+
+
+_IS_SENTINEL: Final = Finding(
+    "connection",
+    Status.PROBLEM,
+    "this is a Sentinel, which keeps nothing itself",
+    "Name it as one, with the service that it watches: redis+sentinel://host:26379/service",
+)
 
 
 def _findings_at(  # noqa: PLR0913, PLR0917 (what there is to look at, and how)
@@ -113,6 +124,9 @@ def _findings_at(  # noqa: PLR0913, PLR0917 (what there is to look at, and how)
     yield _check_keys([server.client for server in servers], access, sample)
     yield _over_all(servers, servers, lambda each: _check_clock(each, access))
     yield _check_latency(store, access)
+    unseen = checks.check_visibility(seen, is_cluster=isinstance(client, RedisCluster))
+    if unseen is not None:
+        yield unseen
 
 
 # --- the servers ------------------------------------------------------------------------------------------------------

@@ -71,10 +71,7 @@ def check_version(seen: Seen) -> Finding:
     name = "Valkey" if "valkey_version" in seen.info else "Redis"
     version = str(seen.info.get("valkey_version", seen.info.get("redis_version", "")))
     if not version:
-        advice = (
-            "Check by hand: Redis has to be 6.2 or newer, Valkey 7.2 or newer (INFO server). To see more here: "
-            "ACL SETUSER <user> +info +config|get +time"
-        )
+        advice = "Check by hand: Redis has to be 6.2 or newer, Valkey 7.2 or newer (INFO server)."
         return Finding("version", Status.UNKNOWN, _NOT_VISIBLE, advice)
     oldest = _OLDEST[name]
     if _numbers(version) < oldest:
@@ -119,7 +116,7 @@ def check_memory(seen: Seen) -> Finding:
     if not limit:
         advice = (
             "A server that outgrows its machine is killed by the operating system. Set maxmemory to what the machine "
-            "can spare, a third less where snapshots are taken."
+            "can spare; where snapshots are taken, to two thirds of that."
         )
         return Finding("memory", Status.NOTE, f"{_mebibytes(used)} used, without a limit", advice)
     finding = f"{_mebibytes(used)} of {_mebibytes(limit)} used"
@@ -233,9 +230,9 @@ def _of_replicas(replicas: Sequence[Mapping[str, Any]], required: str | None) ->
 
 
 def check_connections(seen: Seen, wanted: int) -> Finding:
-    """Find servers that have no room for the connections of one more process, which opens `wanted` at most."""
+    """Find servers that have no room for one more process, which opens `wanted` connections at most, from threads."""
     if "connected_clients" not in seen.info or "maxclients" not in seen.info:
-        advice = f"Check by hand that maxclients is above {wanted} for each process of your application (INFO clients)."
+        advice = f"Check by hand that maxclients leaves room for all processes: {_needs(wanted)} (INFO clients)."
         return Finding("connections", Status.UNKNOWN, _NOT_VISIBLE, advice)
     used, limit = int(seen.info["connected_clients"]), int(seen.info["maxclients"])
     finding = f"{used:,} of {limit:,} in use"
@@ -245,10 +242,28 @@ def check_connections(seen: Seen, wanted: int) -> Finding:
     if limit - used >= wanted:
         return Finding("connections", Status.OK, finding)
     advice = (
-        f"Each process of your application opens up to {wanted}, and gets 503 for those that are refused. Raise "
+        f"A process of your application opens {_needs(wanted)}, and answers by 503 where they are refused. Raise "
         "maxclients, and the limit of open files with it."
     )
     return Finding("connections", Status.WARNING, finding, advice)
+
+
+def _needs(wanted: int) -> str:
+    return f"three with asyncio, up to {wanted} with threads"
+
+
+def check_visibility(seen: Sequence[Seen], *, is_cluster: bool) -> Finding | None:
+    """Say how a user is allowed to show more, where servers have shown nothing of themselves."""
+    if all(each.info and each.config for each in seen):
+        return None
+    rights = "+info +config|get +time" + (" +cluster|info" if is_cluster else "")
+    return Finding(
+        "visibility",
+        Status.UNKNOWN,
+        "this user does not see all that could be checked",
+        "Look once as an administrator, or let the user see it, which allows no change: "
+        f"ACL SETUSER <user> {rights} (Redis 6.2: +config, which does allow changes)",
+    )
 
 
 def check_cluster(state: Mapping[str, Any] | None, *, by_cluster_client: bool) -> Finding:

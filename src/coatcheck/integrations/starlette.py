@@ -18,7 +18,7 @@ from coatcheck.csrf.asgi import CsrfMiddleware
 from coatcheck.csrf.policy import wants_tokens
 from coatcheck.errors import ConfigurationError, LoginRequired, MissingExtra, StoreUnavailable
 from coatcheck.guard import Guard, check_login
-from coatcheck.mounting import Load, check_sessions
+from coatcheck.mounting import Load, check_sessions, is_eager
 from coatcheck.outage import WhileDown
 from coatcheck.sessions import Session, Sessions
 
@@ -72,7 +72,10 @@ def add_sessions(  # noqa: PLR0913 (they are the settings)
         ConfigurationError: an argument can't work.
         MissingExtra: with `csrf=True`, where the extra `csrf` is not installed.
     """
-    check_sessions(sessions, Sessions, "add_sessions")  # now, and not when the first request makes the middlewares
+    # Now, and not when the first request makes the middlewares:
+    check_sessions(sessions, Sessions, "add_sessions")
+    is_eager(load)
+    outage.Routes(while_down)
     # One handler for requests and WebSockets; Starlette's types know only such as are for one of them.
     answer = cast("ExceptionHandler", partial(_answer, Guard(login_path=login_path)))
     app.exception_handlers.setdefault(LoginRequired, answer)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+import ssl
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass, field
 from datetime import timedelta
+from difflib import get_close_matches
 from functools import partial
 from typing import Any, Final, TypedDict, cast
 from urllib.parse import parse_qsl, urlencode
@@ -42,7 +45,8 @@ MAX_CONNECTIONS: Final = 64
 class RedisOptions(TypedDict, total=False):
     """Settings of the connection. Each takes the place of what the URL says.
 
-    `prefix`, `connect_timeout` and `command_timeout` (in seconds) may also stand in the URL, after `?`.
+    All may also stand in the URL: `username`, `password` and `database` as URLs have them, the others after `?`, times
+    in seconds.
     """
 
     prefix: str
@@ -127,11 +131,30 @@ class Connecting:
 
 # redis-py moves the Sentinel that answered to the front of its list. When several connections ask at the same time, as
 # all do after a failover, some Sentinels fall out of it. So each asks by a list of its own, and leaves all in it.
+#
+# And where none names a primary, the error shows the Sentinels by their repr, which for redis-py's clients is all of
+# their settings.
+
+
+class _AsyncAsked(redis.asyncio.Redis):
+    def __repr__(self) -> str:
+        return _place_of(self)
+
+
+class _Asked(redis.Redis):
+    def __repr__(self) -> str:
+        return _place_of(self)
+
+
+def _place_of(client: redis.Redis | redis.asyncio.Redis) -> str:
+    settings = client.connection_pool.connection_kwargs
+    return f"{settings['host']}:{settings['port']}"
 
 
 class _AsyncSentinel(redis.asyncio.sentinel.Sentinel):
     def __init__(self, hosts: Sequence[tuple[str, int]], sentinel_kwargs: dict[str, Any]) -> None:
-        super().__init__(hosts, sentinel_kwargs=sentinel_kwargs)  # type: ignore[no-untyped-call]
+        super().__init__((), sentinel_kwargs=sentinel_kwargs)  # type: ignore[no-untyped-call]
+        self.sentinels = [_AsyncAsked(host=host, port=port, **sentinel_kwargs) for host, port in hosts]
 
     async def discover_master(self, service_name: str) -> Any:
         asking = copy(self)
@@ -143,7 +166,8 @@ class _AsyncSentinel(redis.asyncio.sentinel.Sentinel):
 
 class _Sentinel(redis.sentinel.Sentinel):
     def __init__(self, hosts: Sequence[tuple[str, int]], sentinel_kwargs: dict[str, Any]) -> None:
-        super().__init__(hosts, sentinel_kwargs=sentinel_kwargs)  # type: ignore[no-untyped-call]
+        super().__init__((), sentinel_kwargs=sentinel_kwargs)  # type: ignore[no-untyped-call]
+        self.sentinels = [_Asked(host=host, port=port, **sentinel_kwargs) for host, port in hosts]
 
     def discover_master(self, service_name: str) -> Any:
         asking = copy(self)
@@ -155,8 +179,10 @@ class _Sentinel(redis.sentinel.Sentinel):
 
 def connecting(url: str, options: RedisOptions) -> Connecting:
     """Read a URL and options. Raises ConfigurationError for what no connection could be made of."""
+    _check_names(options)
     address = parse(url)
     query = dict(parse_qsl(address.query, keep_blank_values=True))
+    options = cast("RedisOptions", {name: query.pop(name) for name in _TEXTS_IN_URLS if name in query} | options)
     names = {"prefix": "prefix", "connect_timeout": "socket_connect_timeout", "command_timeout": "socket_timeout"}
     found = {ours: query.pop(ours, query.pop(theirs, None)) for ours, theirs in names.items()}
     limits = limits_of(options, found)
@@ -169,6 +195,9 @@ def connecting(url: str, options: RedisOptions) -> Connecting:
     settings |= _credentials(address, options) | _tls(address, options)
     settings["socket_connect_timeout"] = limits.connect_timeout_s
     _check_decoding(settings.get("decode_responses"))
+    if address.kind != "sentinel" and (options.keys() & {"sentinel_username", "sentinel_password"}):
+        msg = f"sentinel_username, sentinel_password: only a URL redis+sentinel:// has Sentinels, and this is {address}"
+        raise ConfigurationError(msg)
     made = Connecting(
         address,
         limits,
@@ -177,6 +206,24 @@ def connecting(url: str, options: RedisOptions) -> Connecting:
     )
     _check(made)
     return made
+
+
+_TEXTS_IN_URLS: Final = (
+    "tls_ca_file", "tls_certificate_file", "tls_key_file", "sentinel_username", "sentinel_password"
+)  # fmt: skip
+
+
+def _check_names(options: RedisOptions) -> None:
+    """Raise ConfigurationError for an option that there is not: misspelt, it would be as if it had not been set."""
+    for name in options:
+        if name not in RedisOptions.__annotations__:
+            msg = f"{name:.40}: the Redis stores have no such option{_meant(name, RedisOptions.__annotations__)}"
+            raise ConfigurationError(msg)
+
+
+def _meant(name: str, names: Iterable[str]) -> str:
+    similar = get_close_matches(name, list(names), 1)
+    return f"; did you mean {similar[0]}?" if similar else ""
 
 
 def limits_of(options: RedisOptions, found: Mapping[str, str | None]) -> Limits:
@@ -234,6 +281,34 @@ def _tls(address: Address, options: RedisOptions) -> dict[str, Any]:
     return settings
 
 
+def _check_tls_files(settings: Mapping[str, Any]) -> None:
+    """Raise ConfigurationError for files that can't be read or don't belong together, as every connection would."""
+    context = ssl.create_default_context()
+    authorities, certificate, key = (settings.get(f"ssl_{name}") for name in ("ca_certs", "certfile", "keyfile"))
+    if key is not None and certificate is None:
+        msg = f"tls_key_file: there is a key ({key}) and no certificate; set tls_certificate_file"
+        raise ConfigurationError(msg)
+    if authorities is not None:
+        with _told("tls_ca_file", authorities, "not certificates in PEM form"):
+            context.load_verify_locations(authorities)
+    if certificate is not None:
+        password = str(settings.get("ssl_password") or "")  # with none at all, OpenSSL would ask the terminal
+        files = certificate if key is None else f"{certificate} with {key}"
+        with _told("tls_certificate_file, tls_key_file", files, "not a certificate and the key that belongs to it"):
+            context.load_cert_chain(certificate, key, lambda: password)
+
+
+@contextmanager
+def _told(option: str, files: str, otherwise: str) -> Iterator[None]:
+    """Raise ConfigurationError where files can't be used; `otherwise` says what is wrong if they can be read."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        is_read = isinstance(error, ssl.SSLError | ValueError)
+        msg = f"{option}: {files} can't be used: {otherwise if is_read else cast('OSError', error).strerror}"
+        raise ConfigurationError(msg) from error
+
+
 def _sentinel_settings(settings: Mapping[str, Any], options: RedisOptions, timeout_s: float) -> dict[str, Any]:
     """Give the settings for connections to Sentinels, who have passwords of their own."""
     shared = {name: value for name, value in settings.items() if name.startswith("ssl")}
@@ -248,14 +323,31 @@ def _sentinel_settings(settings: Mapping[str, Any], options: RedisOptions, timeo
 
 def _check(made: Connecting) -> None:
     """Make a client, and connect nothing: then its settings can't be wrong later."""
+    settings = {name: value for name, value in made.settings.items() if name != "ssl"}
+    kind = redis.SSLConnection if made.address.has_tls else redis.Connection
+    error = _error_of(kind, settings)
+    if error is not None:
+        # The error's own text is not shown: it may have parts of the URL, and so of a password, in it.
+        wrong = next((name for name in settings if _error_of(kind, {name: settings[name]}) is not None), "")
+        names = {*RedisOptions.__annotations__, *_SOME_OF_THE_CLIENT}
+        what = f"{wrong!r:.42} among " if wrong else ""
+        msg = (
+            f"store URL: the Redis client can't work with {what}the options of this URL ({type(error).__name__})"
+            f"{_meant(wrong, names)}"
+        )
+        raise ConfigurationError(msg)
+    _check_tls_files(settings)
+
+
+_SOME_OF_THE_CLIENT: Final = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_cert_reqs", "health_check_interval")
+
+
+def _error_of(kind: type[redis.Connection], settings: Mapping[str, Any]) -> Exception | None:
     try:
-        settings = {name: value for name, value in made.settings.items() if name != "ssl"}
-        kind = redis.SSLConnection if made.address.has_tls else redis.Connection
         kind(**settings)
     except (ValueError, TypeError, AttributeError, redis.RedisError) as error:
-        # The error's own text is not shown: it may have parts of the URL, and so of a password, in it.
-        msg = f"store URL: the Redis client can't work with the options of this URL ({type(error).__name__})"
-        raise ConfigurationError(msg) from None
+        return error
+    return None
 
 
 def taker_of(pool: Any) -> Callable[[], Any]:
@@ -268,14 +360,18 @@ def taker_of(pool: Any) -> Callable[[], Any]:
 
 def check_client(client: Any, options: RedisOptions, *, is_async: bool) -> None:
     """Raise ConfigurationError for a client that can't be used: of the other kind, or whose answers are not bytes."""
+    _check_names(options)
     unusable = sorted(options.keys() - {"prefix", "connect_timeout", "command_timeout"})
     if unusable:
         msg = f"{', '.join(unusable)}: the client that was given is connected its own way; set it there"
         raise ConfigurationError(msg)
     execute = getattr(client, "execute_command", None)
     if execute is None or inspect.iscoroutinefunction(execute) is not is_async:
-        expected = "RedisStore needs a redis.asyncio.Redis" if is_async else "SyncRedisStore needs a redis.Redis"
-        msg = f"{expected}, or RedisCluster, got a {type(client).__module__}.{type(client).__qualname__}"
+        expected, other = "RedisStore needs a redis.asyncio.Redis", "SyncRedisStore"
+        if not is_async:
+            expected, other = "SyncRedisStore needs a redis.Redis", "RedisStore"
+        got = f"{type(client).__module__}.{type(client).__qualname__}"
+        msg = f"{expected}, or RedisCluster, got a {got}; see also {other}"
         raise ConfigurationError(msg)
     _check_decoding(client.get_encoder().decode_responses)
 
