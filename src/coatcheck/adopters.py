@@ -153,3 +153,5 @@ class Claimed:
     """What the old record held is in the native store."""
     is_to_leave: bool = False
     """The response that leaves may take the old cookie and the old record with it."""
+    is_ended: bool = False
+    """The application has logged out of it."""

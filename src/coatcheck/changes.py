@@ -62,7 +62,7 @@ Changes: TypeAlias = dict[str, Change]
 class Patch(Changes):
     """All that a request changed, in a form that can be applied to a newer record than the one it was made on."""
 
-    __slots__ = ("life", "limits", "login", "remember", "session_id", "store_key", "taken")
+    __slots__ = ("expected", "life", "limits", "login", "remember", "session_id", "store_key", "taken")
 
     # What was so when the patch was made, to tell later changes from: a task of the request may go on while the store
     # is at work.
@@ -73,6 +73,8 @@ class Patch(Changes):
     remember: bool | None
     limits: Limits | None
     taken: Changes
+    expected: Values
+    """What it makes of the values that were found. Set when it is first applied."""
 
 
 def since(change: Change, taken: Change) -> Change:

@@ -222,6 +222,12 @@ class Keeper:
         With `is_pending`, a session that is about to be stored under the key will not be.
         """
         for _ in range(MAX_CONFLICTS):
+            (_, known), _ = yield from self.find(store_key)
+            if isinstance(known, Moved) and known.successor:
+                # The way to a session must be there until the session has ended, for whoever has to try again.
+                ended = yield from self.end(known.successor, is_pending=is_pending)
+                yield Delete(store_key)
+                return ended
             deleted = yield Delete(store_key)
             try:
                 _, record = self.current(store_key, deleted)

@@ -28,7 +28,7 @@ from coatcheck.errors import ForeignRecord, UndecodableRecord
 from coatcheck.events import Event
 from coatcheck.keeper import MAX_CONFLICTS, MOVED_MS, NOTHING_FOUND, Found, Keeper, Steps, fetch, too_many_conflicts
 from coatcheck.operations import Delete, Load, Pause, Touch
-from coatcheck.record import AnyRecord, Login, Moved, Record, Values
+from coatcheck.record import AnyRecord, Login, Moved, Record
 from coatcheck.token import Tokens, TokenSigner, VerifiedToken
 from coatcheck.users import Users, check_user_id, epoch_key, is_of_epoch, tag_of
 from coatcheck.working_copy import CLAIMED, WorkingCopy
@@ -234,14 +234,16 @@ class Lifecycle:
         return self._refresh(work)
 
     def _refresh(self, work: WorkingCopy) -> Steps[None]:
-        tag = tag_of(work.login)
+        patch, tag = work.empty_patch(), tag_of(work.login)
         found, epochs = yield from self.keeper.find(work.store_key, *((epoch_key(tag),) if tag else ()))
         revision, record = found
         epoch = self.users.epoch_in(tag, epochs[0]) if epochs else 0
+        if work.life != patch.life:
+            return  # it was let go of while the store was at work
         if isinstance(record, Record) and is_of_epoch(record, epoch):
             work.refreshed(revision, record)
         else:
-            yield from self._follow(work, None if isinstance(record, Record) else record, work.empty_patch())
+            yield from self._follow(work, None if isinstance(record, Record) else record, patch)
 
     # --- commit -----------------------------------------------------------------------------------------------
 
@@ -312,7 +314,8 @@ class Lifecycle:
         """
         if self._renew_every_ms is not None and self._renewal_is_due(work, self._renew_every_ms):
             work.renew(by_clock=True)
-        if work.claimed is not None and work.standing != "unavailable":
+        is_known = work.standing not in {"unavailable", "unloaded"} or work.destroyed
+        if work.claimed is not None and is_known:  # else the old cookie is all that there is
             self._leave_old(work, work.claimed)
         return self.commit(work)
 
@@ -353,10 +356,10 @@ class Lifecycle:
             yield from rest
 
     def _create(self, work: WorkingCopy, patch: Patch) -> Steps[None]:
-        store_key, values_to_store = patch.store_key, apply(patch, {})
+        store_key, patch.expected = patch.store_key, apply(patch, {})
         login = yield from self._enter(work, patch, store_key, work.opened_at_ms, None, None)
         now_ms = self.keeper.now_ms()
-        record = Record(work.opened_at_ms, now_ms, now_ms, patch.remember, login, values_to_store, patch.limits)
+        record = Record(work.opened_at_ms, now_ms, now_ms, patch.remember, login, patch.expected, patch.limits)
         revision = records.new_revision()
         work.attempt(revision, patch)
         found = yield from self.keeper.put(store_key, revision, record)
@@ -365,7 +368,7 @@ class Lifecycle:
             if work.life != patch.life:  # it was destroyed while it was stored
                 work.destroyed += (store_key,)
                 work.cookie_is_stale = True
-            self._committed(work, revision, record, record.values, patch)
+            self._committed(work, revision, record, patch)
             self._issue(work, patch)
         elif not (yield from self._was_ours(work, found)):
             self._lose(work, None, patch)  # somebody ended it before it was stored
@@ -376,12 +379,18 @@ class Lifecycle:
         patch = dict(work.attempts).get(revision)
         if patch is None or not isinstance(record, Record):
             return False
-        self._committed(work, revision, record, record.values, patch)
+        yield from self._go_on_from(work, revision, record, patch)
+        return True
+
+    def _go_on_from(
+        self, work: WorkingCopy, revision: bytes, record: Record, patch: Patch, previous: str = ""
+    ) -> Steps[None]:
+        """Take in that a patch was stored by an earlier attempt, and store what was changed since."""
+        self._committed(work, revision, record, patch, previous)
         self._issue(work, patch)
         rest = self.commit(work)
         if rest is not None:
             yield from rest
-        return True
 
     def _enter(  # noqa: PLR0913, PLR0917 (all of it is needed for an entry)
         self,
@@ -410,7 +419,7 @@ class Lifecycle:
         """Write the patch on the record that we know; if there is a newer one, on that, until it succeeds."""
         store_key, base_revision, base = patch.store_key, work.revision, work.stored
         remember_changed, limits_changed = patch.remember is not base.remember, patch.limits is not base.limits
-        expected = merged = apply(patch, base.values)
+        patch.expected = merged = apply(patch, base.values)
         for conflicts in range(MAX_CONFLICTS):
             remember = patch.remember if remember_changed else base.remember
             limits = patch.limits if limits_changed else base.limits
@@ -420,7 +429,7 @@ class Lifecycle:
             work.attempt(revision, patch)
             found_revision, found = yield from self.keeper.replace(store_key, base_revision, record, ttl_ms, revision)
             if found is record:
-                self._committed(work, found_revision, record, expected, patch)
+                self._committed(work, found_revision, record, patch)
                 if remember_changed or self._tokens.carry_sessions or self._refresh_is_due(work):
                     self._issue(work, patch)
                 return
@@ -446,7 +455,7 @@ class Lifecycle:
         remember_changed, limits_changed = patch.remember is not base.remember, patch.limits is not base.limits
         created_at_ms = self.keeper.now_ms() if is_login else base.created_at_ms
         entered = yield from self._enter(work, patch, new_key, created_at_ms, old_key, base.login)
-        expected = merged = apply(patch, base.values)
+        patch.expected = merged = apply(patch, base.values)
         moved, moved_ttl_ms = self._moved(work, new_key)
         revision = b""
         for conflicts in range(MAX_CONFLICTS):
@@ -461,7 +470,7 @@ class Lifecycle:
                 return
             found_revision, found = yield from self.keeper.replace(old_key, base_revision, moved, moved_ttl_ms)
             if isinstance(found, Moved) and found.successor == new_key:
-                self._committed(work, revision, record, expected, patch, old_key)
+                self._committed(work, revision, record, patch, old_key)
                 self._issue(work, patch)
                 return
             if isinstance(found, Moved) and self._is_in_grace(found) and not moved.grace_until_ms:
@@ -486,8 +495,8 @@ class Lifecycle:
         (revision, record), _ = yield from self.keeper.find(new_key)
         if isinstance(old, Moved) and old.successor == new_key and isinstance(record, Record):
             # Our own renewal of before, whose answer was lost; others have worked on it since.
-            self._committed(work, revision, record, record.values, patch, old_key)
-            self._issue(work, patch)
+            ours = (each for _, each in work.attempts if each.session_id is patch.session_id)
+            yield from self._go_on_from(work, revision, record, next(ours), old_key)
             return
         yield from self.keeper.end(old_key)
         self._lose(work, None, patch)
@@ -522,24 +531,26 @@ class Lifecycle:
         return Moved(successor, now_ms + MOVED_MS, 0), MOVED_MS
 
     def _follow(self, work: WorkingCopy, found: AnyRecord | None, patch: Patch) -> Steps[None]:
-        """Our record is gone: write the patch where the session is now if it was renewed by the clock, else drop it."""
+        """Our record is gone: commit where the session is now if it was renewed by the clock, else drop the patch."""
         if work.life != patch.life:
             return
-        if not isinstance(found, Moved) or not self._is_in_grace(found):
+        revision = b""
+        while isinstance(found, Moved) and found.grace_until_ms:  # not only in the grace, which is for its old ID
+            if work.predecessor is None:
+                work.moved_to = found.successor
+            else:
+                work.predecessor_key = found.successor
+            (revision, found), _ = yield from self.keeper.find(found.successor)
+            if work.life != patch.life:
+                return
+        if not isinstance(found, Record):
             self._lose(work, found, patch)
             return
-        patch.store_key = found.successor
-        if work.predecessor is None:
-            work.moved_to = found.successor
-        else:
-            work.predecessor_key = found.successor
-        (revision, record), _ = yield from self.keeper.find(found.successor)
-        if not isinstance(record, Record):
-            self._lose(work, record, patch)
-            return
-        work.refreshed(revision, record)
-        if patch:
-            yield from self._update(work, patch)
+        work.refreshed(revision, found)
+        if patch or work.terms_changed:
+            rest = self.commit(work)  # anew: what the patch was made on is no more
+            if rest is not None:
+                yield from rest
 
     def _extend(self, work: WorkingCopy) -> Steps[None]:
         """Extend the time of a session that was only read."""
@@ -561,14 +572,12 @@ class Lifecycle:
     def _is_in_grace(self, moved: Moved) -> bool:
         return self.keeper.now_ms() < moved.grace_until_ms
 
-    def _committed(  # noqa: PLR0913, PLR0917 (what was stored, and what it came of)
-        self, work: WorkingCopy, revision: bytes, record: Record, expected: Values, patch: Patch, previous: str = ""
-    ) -> None:
+    def _committed(self, work: WorkingCopy, revision: bytes, record: Record, patch: Patch, previous: str = "") -> None:
         if work.login_is_new and work.login is patch.login:
             work.note(Event("login", patch.store_key, record.user_id, previous_handle=previous))
         elif previous:
             work.note(Event("renewed", patch.store_key, record.user_id, previous_handle=previous))
-        work.committed(revision, record, expected, patch)
+        work.committed(revision, record, patch)
 
     def _lose(self, work: WorkingCopy, found: AnyRecord | None, patch: Patch) -> None:
         if work.life != patch.life:

@@ -304,7 +304,8 @@ class _Sessions(Generic[StoreT, SessionT]):
     def _steps_to_abandon(self, work: WorkingCopy) -> Steps[None] | None:
         work.discard()
         if work.claimed is not None:
-            work.claimed.is_to_leave = False  # until a response is good, the old cookie is all that the client has
+            # Until a response is good, the old cookie is all that the client has. But a logout holds in any case.
+            work.claimed.is_to_leave = work.claimed.is_ended and work.claimed.source.adopter.removes_old
         return self.lifecycle.end_destroyed(work) if work.destroyed else None
 
     def _store(self, store: str | StoreT) -> StoreT:
@@ -383,9 +384,13 @@ class Sessions(_Sessions[AsyncStore, Session]):
         """
         work = session._work
         try:
-            waiting = self._due(work, self._rule_for(status))
-            if waiting is not None:
+            rule = self._rule_for(status)
+            waiting = self._due(work, rule)
+            while waiting is not None:
                 await waiting
+                # Meanwhile another task of the request may have done what needs a cookie, too.
+                needs_cookie = work.predecessor is not None or work.login_is_new or work.standing == "new"
+                waiting = self._due(work, rule) if needs_cookie else None
         except StoreUnavailable as error:
             work.go_on_unextended(error)
         if work.claimed is not None:

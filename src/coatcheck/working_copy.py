@@ -97,6 +97,7 @@ class WorkingCopy:
         "opened_at_ms",
         "outage",
         "predecessor",
+        "predecessor_is_untold",
         "predecessor_key",
         "record",
         "remember",
@@ -177,6 +178,7 @@ class WorkingCopy:
         self.revision = self.user_tag = b""
         self.session_id = self.predecessor = None
         self.moved_to = None
+        self.predecessor_is_untold = False
         self.record = None
         self.remember = None
         self.limits = None
@@ -201,6 +203,8 @@ class WorkingCopy:
     def identity(self) -> SessionID:
         """The session's ID, made now if there is none yet."""
         if self.session_id is None:
+            if self.standing == "unloaded" and self.claimed is None:
+                self.standing = "new"  # a client without a session, see BaseSession.wait_for_load
             self.session_id = self._new_id()
         return self.session_id
 
@@ -265,6 +269,9 @@ class WorkingCopy:
         for key in list(self._live):
             if key not in self._changes and record.values.get(key) != self._base.get(key):
                 self._refresh(key, record.values.get(key), self._base.get(key))
+        for key, change in list(self._changes.items()):
+            if isinstance(change, Derived) and record.values.get(key) != change.base:
+                self._rebase(key, change, record.values.get(key))
         old = self.record
         self._hold(revision, record)
         if old is not None:
@@ -273,13 +280,12 @@ class WorkingCopy:
             self.login = record.login
         self._show_views()
 
-    def committed(self, revision: bytes, record: Record, expected: Values, patch: Patch) -> None:
+    def committed(self, revision: bytes, record: Record, patch: Patch) -> None:
         """Take in what was just stored.
 
         Args:
             revision: the record's revision.
             record: what is stored.
-            expected: what our changes made of the record that we had found.
             patch: the changes that were stored. What was changed since, while the store was at work, stays to be
                 committed.
         """
@@ -287,14 +293,14 @@ class WorkingCopy:
             return  # the session was let go of while the store was at work
         taken = patch.taken
         newer = {key: change for key, change in self._changes.items() if change is not taken.get(key, NOTHING)}
+        expected = patch.expected
         if record.values is not expected:
             for key in list(self._live):
                 if key not in newer and record.values.get(key) != expected.get(key):
                     self._refresh(key, record.values.get(key), expected.get(key))
         for key, change in patch.items():
             if isinstance(change, Derived) and change.base is NOTHING and key not in newer and key in self._live:
-                shown = None if change.result is None else Raw(change.result)
-                self._refresh(key, record.values.get(key), shown)
+                self._refresh(key, record.values.get(key), _raw(change.result))
         self._changes = newer and {key: since(change, taken.get(key)) for key, change in newer.items()}
         self.attempts = ()
         self._hold(revision, record)
@@ -302,8 +308,10 @@ class WorkingCopy:
         if self.login is patch.login:
             self.login, self.login_is_new = record.login, False
         if self.session_id is patch.session_id:
-            self.predecessor = None
+            self.predecessor, self.predecessor_is_untold = None, False
         else:  # it was renewed while the store was at work, and what was stored is what the next commit renews
+            if patch.session_id is not self.predecessor and patch.store_key == patch.session_id.store_key:
+                self.predecessor_is_untold = True
             self.predecessor, self.predecessor_key = patch.session_id, patch.store_key
         self._show_views()
         is_whole = self.predecessor is None and not self.login_is_new and not self.terms_changed
@@ -330,12 +338,23 @@ class WorkingCopy:
         self.record = record
         self._base = record.values
 
+    def _rebase(self, key: str, change: Derived, found: Raw | None) -> None:
+        """Another request has changed a value to which this one has applied operations: apply them to the newer one."""
+        result = change.applied_to(key, found)
+        self._changes[key] = Derived(change.operations, found, result)
+        if key in self._live:
+            self._refresh(key, _raw(result), _raw(change.result))
+            if result is not None and key not in self._live:
+                self._live[key] = values.decode(key, result)  # a changed key that is not among these counts as deleted
+
     def start_over(self) -> None:
         """The session is lost, but somebody logs in: what was set belongs to a new one."""
         self.standing = "new"
         self.record = None
         self.predecessor = None
         self._base = _NO_VALUES
+        self._live = {key: value for key, value in self._live.items() if key in self._changes}  # not what was only read
+        self.issues_cookie = False
         self._show_views()
 
     def _refresh(self, key: str, stored: Raw | None, expected: Raw | None) -> None:
@@ -368,6 +387,7 @@ class WorkingCopy:
         self.login_is_new = False
         self.moved_to = None
         self.predecessor = None
+        self.predecessor_is_untold = False
         self.renewed_by_clock = False
         self.issues_cookie = False
         self.successor_key = ""
@@ -385,6 +405,7 @@ class WorkingCopy:
             self.renewed_by_clock = by_clock
         else:
             self.standing = "new"  # what this request has set so far belongs to it
+            self.successor_key = ""
         self.session_id = None
         self.moved_to = None
 
@@ -392,11 +413,15 @@ class WorkingCopy:
         """Keep the ID that the client has after all."""
         if self.predecessor is not None:
             self.session_id, self.predecessor = self.predecessor, None
+            if self.predecessor_is_untold:
+                self.issues_cookie, self.predecessor_is_untold = True, False
             old_key = self.session_id.store_key
             self.moved_to = None if self.predecessor_key == old_key else self.predecessor_key
 
     def destroy(self) -> None:
         """Mark the stored session, if there is one, to be ended; what follows belongs to a new one."""
+        if self.claimed is not None:
+            self.claimed.is_ended = True
         is_known = self.standing == "stored" or (self.standing == "unloaded" and self.session_id is not None)
         if self.standing == "unloaded" and self.claimed is not None:
             self.destroyed += (CLAIMED,)
@@ -610,6 +635,8 @@ class WorkingCopy:
 
     def go_on_as_nobody(self, error: StoreUnavailable) -> None:
         """The session can't be loaded: go on without, or else raise the error."""
+        if self.standing != "unloaded":
+            return  # another task has loaded, or destroyed, it meanwhile
         if not self.may_go_on:
             raise error
         self.standing = "unavailable"
@@ -619,6 +646,8 @@ class WorkingCopy:
         """What is to be stored can't be: go on if that was only that the session is used, or else raise the error."""
         if self.standing == "unavailable":
             raise error  # what was changed in a view can't be stored
+        if self.may_go_on and self.renewed_by_clock:
+            self.take_back_renewal()
         if not self.may_go_on or self.record is None or self.has_changes():
             raise error
         self.outage = error
@@ -639,3 +668,7 @@ class WorkingCopy:
                 "Do it before the response starts"
             )
             raise ResponseStarted(msg)
+
+
+def _raw(encoded: bytes | None) -> Raw | None:
+    return None if encoded is None else Raw(encoded)
