@@ -31,6 +31,14 @@ def test_a_master_that_is_killed_is_replaced_by_its_replica(cluster: Cluster) ->
         trial.undisturbed_by(killed.start)
 
 
+def test_a_master_that_hangs_is_replaced_by_its_replica(cluster: Cluster) -> None:
+    hung = cluster.masters[0]
+    with Trial("Cluster: SIGSTOP of a master", cluster.url, may_lose=True) as trial:
+        trial.fail(hung.pause)
+        trial.mend(partial(cluster.wait_for_promotion, hung))
+        trial.undisturbed_by(hung.resume)
+
+
 def test_sessions_on_the_other_masters_are_served_while_one_is_away(cluster: Cluster) -> None:
     killed, replica = cluster.masters[0], cluster.replicas[0]
     with (

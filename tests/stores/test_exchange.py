@@ -78,7 +78,8 @@ def test_the_packed_form_is_the_protocols() -> None:
     [
         (LOAD, [b"A"]), (LOAD, [b"A", b"B", b"C"]), (LOAD, b"A"), (LOAD, [b"A", 1]), (LOAD, None), (CREATE, b"A"),
         (UPDATE, 2), (TOUCH, 1), (TOUCH, [b"A"]), (DELETE, 7), (COMMANDS.time_left("a"), b"A"),
-        (COMMANDS.scan(0, 1), b"A"),
+        (COMMANDS.scan(0, 1), b"A"), (COMMANDS.scan(0, 1), [b"A", b"B"]), (COMMANDS.scan(0, 1), [b"0", [b"c:a", None]]),
+        (CREATE, 1),
     ],
 )  # fmt: skip
 def test_an_answer_of_another_command_is_noticed_and_nobody_trusts_the_others(command: Any, reply: Any) -> None:

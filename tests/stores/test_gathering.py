@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextvars import ContextVar
 from typing import Any
 
 import pytest
@@ -63,6 +64,26 @@ async def test_what_waits_in_one_turn_is_one_batch(server: Server) -> None:
     answers = await asyncio.gather(*map(ask, range(50)))
     assert answers == [[b"c:%d" % number] for number in range(50)]
     assert [len(batch) for batch in server.batches] == [50]
+
+
+async def test_a_batch_is_in_nobodys_context(server: Server) -> None:
+    whose: ContextVar[str] = ContextVar("whose", default="nobody's")
+    seen: list[str] = []
+
+    async def send(commands: list[Command[Any]]) -> list[Any]:
+        seen.append(whose.get())
+        return await server.send(commands)
+
+    gatherer = Gatherer(send, 60)
+    whose.set("alice's")
+    await gatherer.ask(load(1))
+    server.may_answer.clear()
+    waiting = [gatherer.ask(load(number)) for number in range(2)]
+    await settled()
+    waiting += [gatherer.ask(load(number)) for number in range(2)]
+    server.may_answer.set()
+    await asyncio.gather(*waiting)
+    assert set(seen) == {"nobody's"}
 
 
 async def test_under_load_batches_grow_and_few_are_under_way(server: Server) -> None:

@@ -13,7 +13,7 @@ from replica_sets import ReplicaSet
 from servers import free_port
 
 from coatcheck.errors import StoreUnavailable
-from coatcheck.stores.redis import sync_servers
+from coatcheck.stores.redis import async_servers, sync_servers
 from coatcheck.stores.redis.commands import Commands
 from coatcheck.stores.redis.connections import Limits, connecting
 from coatcheck.stores.redis.exchange import Exchange
@@ -103,6 +103,66 @@ def test_what_took_long_to_fail_is_not_tried_again(monkeypatch: pytest.MonkeyPat
     with pytest.raises(StoreUnavailable):
         sync_servers._send(wire, fail, [LOAD], merges=True)
     assert attempts == [0, 1]
+
+
+def test_in_asyncio_too_what_took_long_to_fail_is_not_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(async_servers, "running_loop", lambda: SimpleNamespace(time=lambda: now[0]))
+    attempts: list[int] = []
+
+    async def fail(exchange: Exchange) -> list[Any]:
+        attempts.append(exchange.attempt)
+        now[0] += 0.6
+        raise NotSent.because(redis.ConnectionError("refused"))
+
+    lanes: Any = None
+    (result,) = asyncio.run(async_servers._send(lanes, fail, [LOAD], merges=True))
+    assert isinstance(result, StoreUnavailable)
+    assert attempts == [0, 1]
+
+
+def test_a_command_that_waits_when_the_lanes_are_closed_opens_no_other() -> None:
+    async def run() -> None:
+        pool = Pool()
+        lanes = Lanes(pool.take, pool.give_back, LIMITS)
+        await lanes.close()
+        with pytest.raises(NotSent) as closed:
+            await lanes.carry(Exchange([LOAD], merges=True))
+        assert "was closed" in str(closed.value.__cause__)
+        assert pool.taken == []
+
+    asyncio.run(run())
+
+
+def test_an_answer_takes_no_longer_because_a_server_says_it_is_being_maintained() -> None:
+    assert connecting("redis://h", {}).settings["protocol"] == 2
+    assert connecting("redis://h?protocol=3", {}).settings["protocol"] == 3
+
+
+async def _ask_alone(cluster: Any, commands: int) -> None:
+    await cluster._carry("node", None, Exchange([UPDATE] * commands, merges=False, attempt=1))
+
+
+def test_in_a_cluster_few_commands_are_carried_by_the_library_at_a_time() -> None:
+    under_way = most = 0
+
+    class Library:
+        nodes_manager = None
+
+        async def execute_command(self, *_arguments: Any) -> int:
+            nonlocal under_way, most
+            under_way += 1
+            most = max(most, under_way)
+            await asyncio.sleep(0)
+            under_way -= 1
+            return 1
+
+    async def run() -> None:
+        cluster = async_servers.servers_of(Library(), LIMITS, is_ours=True)
+        await _ask_alone(cluster, 100)
+
+    asyncio.run(run())
+    assert most == async_servers._MAX_ALONE
 
 
 # --- Sentinels ----------------------------------------------------------------------------------------------------

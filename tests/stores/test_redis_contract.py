@@ -53,7 +53,7 @@ class TestRedisStoreWithClusterClient(_OnCluster):
 class TestSyncRedisStoreWithClusterClient(_OnCluster):
     def make_store(self) -> SyncStore:
         self.client = redis.RedisCluster(host="127.0.0.1", port=self._cluster.masters[0].port)
-        return SyncRedisStore(self.client, **PATIENT)
+        return SyncRedisStore(self.client, command_timeout=PATIENT["command_timeout"])
 
 
 class TestRedisStoreWithValkeyClusterClient(_OnCluster):
@@ -65,7 +65,7 @@ class TestRedisStoreWithValkeyClusterClient(_OnCluster):
 class TestSyncRedisStoreWithValkeyClusterClient(_OnCluster):
     def make_store(self) -> SyncStore:
         self.client = valkey.ValkeyCluster(host="127.0.0.1", port=self._cluster.masters[0].port)
-        return SyncRedisStore(self.client, **PATIENT)
+        return SyncRedisStore(self.client, command_timeout=PATIENT["command_timeout"])
 
 
 # --- Sentinels ----------------------------------------------------------------------------------------------------
@@ -107,7 +107,7 @@ class TestRedisStoreWithValkeyClient(_OnServer):
 class TestSyncRedisStoreWithValkeyClient(_OnServer):
     def make_store(self) -> SyncStore:
         self.client = valkey.Valkey(port=self._server.port)
-        return SyncRedisStore(self.client, **PATIENT)
+        return SyncRedisStore(self.client, command_timeout=PATIENT["command_timeout"])
 
 
 # --- a Unix socket ------------------------------------------------------------------------------------------------

@@ -18,13 +18,15 @@ import valkey
 from certificates import Authority
 from clusters import Cluster
 from faces import Kind
+from proxies import Proxy
 from replica_sets import SERVICE, ReplicaSet
 from servers import Server, server_binaries, wait_until
 from visited_app import Answer, asgi_app, call_asgi, call_wsgi, wsgi_app
 
 from coatcheck import Sessions, SyncSessions, asgi, wsgi
 from coatcheck.errors import ConfigurationError, StoreUnavailable
-from coatcheck.stores.redis import RedisStore, SyncRedisStore
+from coatcheck.stores.protocol import EVERYTHING
+from coatcheck.stores.redis import RedisStore, SyncRedisStore, asynchronous
 from coatcheck.stores.redis.connections import RedisOptions, taker_of
 from coatcheck.testing import ManualClock
 
@@ -279,6 +281,75 @@ def test_a_closed_async_store_leaves_no_connection(deployment: tuple[str, list[S
         await asyncio.to_thread(wait_until, lambda: not _connections(servers), "the connections are closed", 10)
 
     asyncio.run(use())
+
+
+@both
+def test_only_what_requests_ask_for_again_is_remembered(server: Server, kind: Kind) -> None:
+    keys = [f"{each:040}" for each in range(100)]
+
+    def kept(store: Any) -> int:
+        return int(store._commands.load.cache_info().currsize)
+
+    if kind == "sync":
+        sync_store = SyncRedisStore(server.url)
+        sync_store.load(*keys)
+        assert kept(sync_store) == 0
+        sync_store.load(*keys[:2])
+        assert kept(sync_store) == 1
+        sync_store.close()
+        return
+
+    async def run() -> None:
+        store = RedisStore(server.url)
+        await store.load(*keys)
+        assert kept(store) == 0
+        await store.load(*keys[:2])
+        assert kept(store) == 1
+        await store.close()
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("library", [redis.Redis, valkey.Valkey])
+def test_a_client_without_a_limit_waits_no_longer_than_the_stores_and_keeps_its_own(
+    server: Server, library: Any
+) -> None:
+    client = library(port=server.port, socket_timeout=None)
+    store = SyncRedisStore(client, command_timeout=SECOND / 10)
+    store.load(KEY)
+    server.pause()
+    try:
+        with pytest.raises(StoreUnavailable):  # else the test's own time limit ends it
+            store.load(KEY)
+    finally:
+        server.resume()
+    store.load(KEY)
+    (connection,) = client.connection_pool._available_connections
+    assert connection._sock.gettimeout() is None
+    client.close()
+
+
+def test_a_sync_client_connects_in_its_own_time() -> None:
+    with pytest.raises(ConfigurationError, match="connect_timeout: the client"):
+        SyncRedisStore(redis.Redis(), connect_timeout=SECOND)
+
+
+def test_who_listens_notices_when_nobody_is_there_any_more(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(asynchronous, "_LISTEN_S", 0.05)
+
+    async def run(proxy: Proxy) -> None:
+        store = RedisStore(f"redis://127.0.0.1:{proxy.port}", connect_timeout=SECOND / 5)
+        news = store.listen()
+        assert await anext(news) == EVERYTHING
+        proxy.forget()
+        assert await anext(news) == EVERYTHING  # it has subscribed anew, and what was said meanwhile is looked for
+        await store.announce("a key")
+        assert await anext(news) == "a key"
+        await news.aclose()  # type: ignore[attr-defined]
+        await store.close()
+
+    with Proxy(server.port) as proxy:
+        asyncio.run(run(proxy))
 
 
 # --- what a request costs -----------------------------------------------------------------------------------------

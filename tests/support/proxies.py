@@ -32,6 +32,7 @@ class Proxy:
         self._thread = threading.Thread(target=self._loop.run_forever, name="proxy")
         self._connections: set[asyncio.Task[None]] = set()
         self._writers: set[asyncio.StreamWriter] = set()
+        self._forgotten: set[asyncio.StreamWriter] = set()
 
     def cut(self) -> None:
         """Reset all connections, and every new one."""
@@ -41,6 +42,10 @@ class Proxy:
     def stall(self) -> None:
         """Accept connections and bytes, and pass nothing on."""
         self._call(self._set_flowing(is_flowing=False))
+
+    def forget(self) -> None:
+        """Keep the connections that there are, and pass nothing on in them ever again, as a firewall may do."""
+        self._forgotten |= self._writers
 
     def slow(self, delay_ms: float) -> None:
         """Let everything arrive so much later, in each direction."""
@@ -139,5 +144,7 @@ class Proxy:
             due, data = await on_the_way.get()
             await asyncio.sleep(due - self._loop.time())
             await self._flowing.wait()
+            if writer in self._forgotten:
+                continue
             writer.write(data)
             await writer.drain()

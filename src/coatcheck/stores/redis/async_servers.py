@@ -7,20 +7,32 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from importlib import import_module
-from typing import Any, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 from msgspec.structs import replace
 
 from coatcheck.loops import running_loop
 from coatcheck.stores.redis.cluster_cursor import ClusterCursor
 from coatcheck.stores.redis.commands import Command, Commands, MixedUpAnswers
-from coatcheck.stores.redis.connections import ASK_SENTINELS_EVERY_S, Limits, taker_of
+from coatcheck.stores.redis.connections import LOOK_EVERY_S, Limits, read_slots, taker_of
 from coatcheck.stores.redis.exchange import Exchange, Outcome, Reply, deliver
-from coatcheck.stores.redis.failures import Lost, NotSent, explained, ignoring_outages, is_answer, is_outage
+from coatcheck.stores.redis.failures import (
+    TRY_AGAIN_WITHIN_S,
+    Lost,
+    NotSent,
+    explained,
+    ignoring_outages,
+    is_answer,
+    is_outage,
+    is_silence,
+)
 from coatcheck.stores.redis.gathering import Gatherer
 from coatcheck.stores.redis.lanes import Lanes
 
 T = TypeVar("T")
+
+_MAX_ALONE: Final = 16
+"""Commands that the library of a Cluster carries at a time. It opens a connection for each."""
 
 Carry = Callable[[Exchange], Awaitable[list[Reply]]]
 
@@ -72,7 +84,7 @@ class _OneServer:
         self._next_look_at = 0.0
         self._look: asyncio.Task[None] | None = None
         carry = self._carry_to_primary if self._has_sentinels else self._lanes.carry
-        self._gatherer = Gatherer(partial(_send, self._lanes, carry, merges=True), _patience_s(limits))
+        self._gatherer = Gatherer(partial(_send, self._lanes, carry, merges=True), limits.command_timeout_s)
         self.ask = self._gatherer.ask
 
     async def ask_each(self, commands: Sequence[Command[T]]) -> list[T]:
@@ -91,10 +103,8 @@ class _OneServer:
         await self._lanes.drop_all()
 
     async def close(self) -> None:
-        await self._lanes.drop_all(is_hasty=False)
-        if self._look is not None:
-            self._look.cancel()
-            await asyncio.wait([self._look])
+        await self._lanes.close()
+        await _cancel(self._look)
         if self._is_ours:
             await self._client.aclose(close_connection_pool=True)
             if self._has_sentinels:
@@ -104,7 +114,7 @@ class _OneServer:
         """Carry, and now and then see in the background whether the Sentinels name another primary."""
         now = running_loop().time()
         if now >= self._next_look_at and (self._look is None or self._look.done()):
-            self._next_look_at = now + ASK_SENTINELS_EVERY_S
+            self._next_look_at = now + LOOK_EVERY_S
             self._look = asyncio.create_task(self._look_for_primary())
         return await self._lanes.carry(exchange)
 
@@ -125,6 +135,9 @@ class _Cluster:
         self._limits = limits
         self._is_ours = is_ours
         self._nodes: dict[str, tuple[Gatherer, Lanes]] = {}
+        self._alone = asyncio.Semaphore(_MAX_ALONE)
+        self._next_look_at = 0.0
+        self._look: asyncio.Task[None] | None = None
 
     async def ask(self, command: Command[T]) -> T:
         await self._know_the_nodes()
@@ -168,7 +181,8 @@ class _Cluster:
 
     async def close(self) -> None:
         for _, lanes in self._nodes.values():
-            await lanes.drop_all(is_hasty=False)
+            await lanes.close()
+        await _cancel(self._look)
         if self._is_ours:
             await self._client.aclose()
 
@@ -195,19 +209,36 @@ class _Cluster:
         known = self._nodes.get(node.name)
         if known is None:
             lanes = Lanes(partial(_connect_to, node), _forget, self._limits)
-            send = partial(_send, lanes, partial(self._carry, lanes), merges=False)
-            known = self._nodes[node.name] = (Gatherer(send, _patience_s(self._limits)), lanes)
+            send = partial(_send, lanes, partial(self._carry, node.name, lanes), merges=False)
+            known = self._nodes[node.name] = (Gatherer(send, self._limits.command_timeout_s), lanes)
         return known[0]
 
-    async def _carry(self, lanes: Lanes, exchange: Exchange) -> list[Reply]:
+    async def _carry(self, node: str, lanes: Lanes, exchange: Exchange) -> list[Reply]:
         """Send a batch to its node; what has to be sent again goes one by one, wherever the library sends it."""
-        if exchange.attempt == 0:
+        if exchange.attempt:
+            return await asyncio.gather(*map(self._carry_alone, exchange.sent))
+        try:
             return await lanes.carry(exchange)
-        return await asyncio.gather(*map(self._carry_alone, exchange.sent))
+        except (NotSent, Lost) as error:
+            if is_silence(error):
+                self._look_for_another(node)
+            raise
+
+    def _look_for_another(self, silent: str) -> None:
+        """See, now and then and in the background, whether another node has the slots of one that is silent."""
+        now = running_loop().time()
+        if now >= self._next_look_at and (self._look is None or self._look.done()):
+            self._next_look_at = now + LOOK_EVERY_S
+            self._look = asyncio.create_task(self._read_slots(silent))
+
+    async def _read_slots(self, silent: str) -> None:
+        with ignoring_outages():
+            async with asyncio.timeout(self._limits.connect_timeout_s):
+                await read_slots(self._client, silent)
 
     async def _carry_alone(self, arguments: tuple[Any, ...]) -> Reply:
         try:
-            async with asyncio.timeout(self._limits.command_timeout_s):
+            async with asyncio.timeout(self._limits.command_timeout_s), self._alone:
                 return await self._client.execute_command(*arguments)
         except Exception as error:
             if not is_outage(error):
@@ -218,6 +249,7 @@ class _Cluster:
 async def _send(lanes: Lanes, carry: Carry, commands: list[Command[Any]], *, merges: bool) -> list[Any]:
     """Run a delivery, and give up the connections when one of them mixes up answers."""
     delivery = deliver(commands, merges=merges)
+    last_moment = running_loop().time() + TRY_AGAIN_WITHIN_S
     outcome: Outcome = None
     while True:
         try:
@@ -232,13 +264,17 @@ async def _send(lanes: Lanes, carry: Carry, commands: list[Command[Any]], *, mer
             outcome = None
             continue
         try:
+            if step.attempt and running_loop().time() > last_moment:
+                raise NotSent.because(TimeoutError("no time is left to try again"))
             outcome = await carry(step)
         except (NotSent, Lost) as error:
             outcome = error
 
 
-def _patience_s(limits: Limits) -> float:
-    return limits.connect_timeout_s + limits.command_timeout_s
+async def _cancel(task: asyncio.Task[None] | None) -> None:
+    if task is not None:
+        task.cancel()
+        await asyncio.wait([task])
 
 
 async def _connect_to(node: Any) -> Any:

@@ -12,11 +12,13 @@ from coatcheck.errors import StoreUnavailable
 from coatcheck.loops import running_loop
 from coatcheck.stores.protocol import EVERYTHING, WriteResult
 from coatcheck.stores.redis.async_servers import AsyncServers, servers_of
-from coatcheck.stores.redis.commands import Commands
+from coatcheck.stores.redis.commands import KEYS_OF_A_REQUEST, Commands
 from coatcheck.stores.redis.connections import RedisOptions, check_client, connecting, limits_of
 from coatcheck.stores.redis.failures import is_outage
 
-_LISTEN_S: Final = 30.0
+_LISTEN_S: Final = 5.0
+"""How long to hear nothing before the server is asked for a sign of life: what a firewall drops says no word."""
+
 _RECONNECT_S: Final = 0.5
 
 
@@ -50,7 +52,11 @@ class RedisStore:
 
     async def load(self, *keys: str) -> list[bytes | None]:
         """See `SyncStore.load`. In a Cluster, one round trip to each node that has one of the keys."""
-        return await self._here().ask(self._commands.load(keys)) if keys else []
+        if not keys:
+            return []
+        commands = self._commands
+        make = commands.load if len(keys) <= KEYS_OF_A_REQUEST else commands.load_many
+        return await self._here().ask(make(keys))
 
     async def create(self, key: str, record: bytes, ttl_ms: int) -> bool:
         """See `SyncStore.create`."""
@@ -89,9 +95,16 @@ class RedisStore:
                         await subscription.subscribe(self._commands.channel)
                     while True:
                         message = await subscription.get_message(timeout=_LISTEN_S)
-                        if message is not None:
-                            is_news = message["type"] == "message"
-                            yield str(message["data"], "ascii", "replace") if is_news else EVERYTHING
+                        if message is None:
+                            # Nothing was said, or nobody is there any more: asked again, a server answers.
+                            await subscription.subscribe(self._commands.channel)
+                            message = await subscription.get_message(timeout=self._limits.connect_timeout_s)
+                            if message is None:
+                                break
+                            if message["type"] == "subscribe":
+                                continue
+                        is_news = message["type"] == "message"
+                        yield str(message["data"], "ascii", "replace") if is_news else EVERYTHING
             except Exception as error:
                 if not isinstance(error, StoreUnavailable) and not is_outage(error):
                     raise

@@ -40,6 +40,8 @@ class Script:
 UPDATE: Final = Script("update.lua")
 
 KEPT_LOADS: Final = 4_096
+KEYS_OF_A_REQUEST: Final = 2
+"""Of a session, and of its user's epoch."""
 
 
 class MixedUpAnswers(StoreUnavailable):
@@ -83,17 +85,21 @@ def run_script(
 class Commands:
     """Makes the commands, for one prefix."""
 
-    __slots__ = ("channel", "load", "pattern", "prefix")
+    __slots__ = ("channel", "load", "load_many", "pattern", "prefix")
 
     load: Callable[[tuple[str, ...]], Command[list[bytes | None]]]
-    """Makes the command that reads records. Those of late are kept, for clients ask again and again for the same."""
+    """Makes the command by which a request reads its session, with the epoch of its user. Those of late are kept, for
+    clients come again."""
+    load_many: Callable[[tuple[str, ...]], Command[list[bytes | None]]]
+    """Makes the command that reads any number of records."""
 
     def __init__(self, prefix: str) -> None:
         if not prefix or not prefix.isascii() or not prefix.isprintable():
             msg = f"prefix: expected printable ASCII that sets the sessions' keys apart from others, got {prefix!r:.80}"
             raise ConfigurationError(msg)
         self.prefix = prefix
-        self.load = lru_cache(maxsize=KEPT_LOADS)(partial(_load, prefix))
+        self.load_many = partial(_load, prefix)
+        self.load = lru_cache(maxsize=KEPT_LOADS)(self.load_many)
         self.channel = prefix + CHANNEL
         self.pattern = "".join("\\" + each if each in "*?[]\\^-" else each for each in prefix) + "*"
         """For SCAN; the prefix's special characters stand for themselves."""
@@ -135,6 +141,8 @@ class Commands:
         if not isinstance(reply, list | tuple) or len(reply) != 2:  # noqa: PLR2004 (cursor and keys)
             raise MixedUpAnswers
         cursor, names = reply
+        if not isinstance(names, list) or not all(isinstance(name, bytes) for name in names):
+            raise MixedUpAnswers
         return [str(name[len(self.prefix) :], "ascii", "replace") for name in names], int(cursor)
 
 
@@ -171,7 +179,7 @@ def was_set(reply: Any) -> bool:
     """Read what SET with NX answered."""
     if reply is None:
         return False
-    if reply not in (b"OK", True):
+    if reply != b"OK" and reply is not True:
         raise MixedUpAnswers
     return True
 

@@ -33,8 +33,9 @@ COMMAND_TIMEOUT_S: Final = 1.0
 _SENTINELS_IN_TIME: Final = 4
 """Several may have to be asked before one answers, so each is given a part of the time to connect, one in so many."""
 
-ASK_SENTINELS_EVERY_S: Final = 1.0
-"""A primary that was replaced goes on answering for a while, and what it is told then is lost."""
+LOOK_EVERY_S: Final = 1.0
+"""How often somebody is asked who the primary is: the Sentinels always, because one that was replaced goes on answering
+for a while, and what it is told then is lost; a Cluster's other nodes while one of them does not answer."""
 
 _LONGEST_TIMEOUT_S: Final = 3600
 
@@ -194,6 +195,9 @@ def connecting(url: str, options: RedisOptions) -> Connecting:
         raise ConfigurationError(msg) from None
     settings |= _credentials(address, options) | _tls(address, options)
     settings["socket_connect_timeout"] = limits.connect_timeout_s
+    # With 3, redis-py lets a server that announces maintenance make a request wait for longer, and looks less at
+    # whether a connection is sound. Nothing here needs it.
+    settings.setdefault("protocol", 2)
     _check_decoding(settings.get("decode_responses"))
     if address.kind != "sentinel" and (options.keys() & {"sentinel_username", "sentinel_password"}):
         msg = f"sentinel_username, sentinel_password: only a URL redis+sentinel:// has Sentinels, and this is {address}"
@@ -350,6 +354,14 @@ def _error_of(kind: type[redis.Connection], settings: Mapping[str, Any]) -> Exce
     return None
 
 
+def read_slots(client: Any, silent: str) -> Any:
+    """Have a Cluster's client read the map of slots anew: from other nodes than `silent`, if it can be told that."""
+    initialize = client.nodes_manager.initialize
+    if "last_failed_node_name" in inspect.signature(initialize).parameters:
+        return initialize(last_failed_node_name=silent)
+    return initialize()
+
+
 def taker_of(pool: Any) -> Callable[[], Any]:
     """Give what takes a connection from a pool."""
     name = inspect.signature(pool.get_connection).parameters.get("command_name")
@@ -361,7 +373,8 @@ def taker_of(pool: Any) -> Callable[[], Any]:
 def check_client(client: Any, options: RedisOptions, *, is_async: bool) -> None:
     """Raise ConfigurationError for a client that can't be used: of the other kind, or whose answers are not bytes."""
     _check_names(options)
-    unusable = sorted(options.keys() - {"prefix", "connect_timeout", "command_timeout"})
+    usable = {"prefix", "command_timeout"} | ({"connect_timeout"} if is_async else set())
+    unusable = sorted(options.keys() - usable)
     if unusable:
         msg = f"{', '.join(unusable)}: the client that was given is connected its own way; set it there"
         raise ConfigurationError(msg)

@@ -23,6 +23,9 @@ _REFUSED_FOR_NOW: Final = frozenset(
 )
 """Answers by which a server says that it has not carried out the command, and that it is worth another try."""
 
+TRY_AGAIN_WITHIN_S: Final = 1.0
+"""What took longer to fail may do so again, and nobody should wait for it twice."""
+
 _NOT_WORTH_IT: Final = frozenset(
     {
         "AuthenticationError",
@@ -92,6 +95,11 @@ class OutagesAs:
         """Raise what its failure means, if it is one of these."""
         if isinstance(error, Exception) and is_outage(error):
             raise self._failure.because(error) from error
+
+
+def is_silence(error: BaseException) -> bool:
+    """Tell whether the server said nothing for the whole of the time. That is not tried again."""
+    return error.__cause__ is not None and "TimeoutError" in names_of(error.__cause__)
 
 
 def is_answer(error: BaseException) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextvars import Context
 from typing import Any, Final, TypeAlias, TypeVar
 
 from coatcheck.errors import StoreUnavailable
@@ -41,6 +42,9 @@ class Gatherer:
         self._waiting: list[tuple[Command[Any], asyncio.Future[Any], float]] = []
         self._under_way: set[asyncio.Task[None]] = set()
         self._is_due = False
+        # Of its own, because a batch belongs to no request more than to another: not in one's traces, nor may its
+        # connections keep one's context alive.
+        self._context = Context()
 
     def ask(self, command: Command[T]) -> asyncio.Future[T]:
         """Send a command with the next batch; give what its result will be in."""
@@ -54,7 +58,7 @@ class Gatherer:
         """Have a batch depart in the loop's next turn, or with the next one that arrives."""
         if len(self._under_way) < MAX_UNDER_WAY:
             self._is_due = True
-            self._loop.call_soon(self._depart)
+            self._loop.call_soon(self._depart, context=self._context)
 
     def _depart(self) -> None:
         """Let those go that wait."""
@@ -73,7 +77,7 @@ class Gatherer:
         if commands:
             task = self._loop.create_task(self._travel(commands, answers))
             self._under_way.add(task)
-            task.add_done_callback(self._arrived)
+            task.add_done_callback(self._arrived, context=self._context)
         if self._waiting:
             self._call_soon()
 

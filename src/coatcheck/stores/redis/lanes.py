@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
+from coatcheck.errors import StoreUnavailable
 from coatcheck.stores.redis.connections import Limits
 from coatcheck.stores.redis.exchange import Exchange, Reply
 from coatcheck.stores.redis.failures import (
@@ -54,6 +55,7 @@ class Lanes:
         self._idle: list[_Lane] = []
         self._generation = 0
         """Goes up when the connections that are open can't be trusted any more."""
+        self._is_closed = False
 
     async def carry(self, exchange: Exchange) -> list[Reply]:
         """Send what an exchange has to send, and give the answers.
@@ -88,8 +90,15 @@ class Lanes:
         idle, self._idle = self._idle, []
         await asyncio.gather(*(self._drop(lane, is_hasty=is_hasty) for lane in idle))
 
+    async def close(self) -> None:
+        """Give up every connection for good: what still waits must not open others, which nobody would close."""
+        self._is_closed = True
+        await self.drop_all(is_hasty=False)
+
     async def _lane(self) -> _Lane:
         """Give a connection that is ready."""
+        if self._is_closed:
+            raise NotSent.because(StoreUnavailable("The store was closed while a request waited for it"))
         lane = self._idle.pop() if self._idle else None
         if lane is not None and self._loop.time() - lane.used_at <= _TRUSTED_S:
             return lane

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from msgspec.structs import replace
 
 from coatcheck.stores.redis.cluster_cursor import ClusterCursor
 from coatcheck.stores.redis.commands import Command, Commands, MixedUpAnswers
-from coatcheck.stores.redis.connections import ASK_SENTINELS_EVERY_S, taker_of
+from coatcheck.stores.redis.connections import LOOK_EVERY_S, Limits, read_slots, taker_of
 from coatcheck.stores.redis.exchange import Exchange, Outcome, Reply, deliver
 from coatcheck.stores.redis.failures import (
+    TRY_AGAIN_WITHIN_S,
     Lost,
     NotSent,
     OutagesAs,
@@ -22,12 +24,10 @@ from coatcheck.stores.redis.failures import (
     is_answer,
     is_demoted,
     is_outage,
+    is_silence,
 )
 
 T = TypeVar("T")
-
-_TRY_AGAIN_WITHIN_S: Final = 1.0
-"""What took longer to fail may do so again, and nobody should wait for it twice."""
 
 Carry = Callable[[Exchange], list[Reply]]
 
@@ -56,20 +56,20 @@ class SyncServers(Protocol):
         ...
 
 
-def servers_of(client: Any) -> SyncServers:
-    """Give the servers that a client leads to."""
-    return (_Cluster if hasattr(client, "nodes_manager") else _OneServer)(client)
+def servers_of(client: Any, limits: Limits, *, is_ours: bool) -> SyncServers:
+    """Give the servers that a client leads to. One that is ours has the limits in its connections."""
+    return (_Cluster if hasattr(client, "nodes_manager") else _OneServer)(client, limits, is_ours=is_ours)
 
 
 class _OneServer:
     """A server by itself, or whichever the Sentinels name."""
 
-    def __init__(self, client: Any) -> None:
+    def __init__(self, client: Any, limits: Limits, *, is_ours: bool) -> None:
         self._client = client
         self._pool = client.connection_pool
-        self._wire = _Wire(self._pool)
+        self._wire = _Wire(self._pool, limits, is_ours=is_ours)
         self._has_sentinels = hasattr(self._pool, "sentinel_manager")
-        self._next_look_at = time.monotonic() + ASK_SENTINELS_EVERY_S
+        self._next_look_at = time.monotonic() + LOOK_EVERY_S
 
     def ask(self, command: Command[T]) -> T:
         return self.ask_each([command])[0]
@@ -81,7 +81,7 @@ class _OneServer:
 
     def _look_for_primary(self) -> None:
         """See whether the Sentinels name another primary. The pool then gives up its connections by itself."""
-        self._next_look_at = time.monotonic() + ASK_SENTINELS_EVERY_S
+        self._next_look_at = time.monotonic() + LOOK_EVERY_S
         with ignoring_outages():
             self._pool.get_master_address()
 
@@ -103,10 +103,12 @@ class _OneServer:
 class _Cluster:
     """The nodes of a Cluster. The client library knows which has what; it also follows redirections."""
 
-    def __init__(self, client: Any) -> None:
+    def __init__(self, client: Any, limits: Limits, *, is_ours: bool) -> None:
         self._client = client
+        self._wire_to = partial(_Wire, limits=limits, is_ours=is_ours)
         # valkey-py has its own name for it.
         self._client_of = getattr(client, "get_redis_connection", None) or client.get_valkey_connection
+        self._next_look_at = time.monotonic()
 
     def ask(self, command: Command[T]) -> T:
         if len(command.names) <= 1:
@@ -155,14 +157,29 @@ class _Cluster:
             raise explained(error) from error
 
     def _send_to(self, node: Any, commands: Sequence[Command[T]]) -> list[T]:
-        wire = _Wire(self._client_of(node).connection_pool)
-        return _send(wire, partial(self._carry, wire), commands, merges=False)
+        wire = self._wire_to(self._client_of(node).connection_pool)
+        return _send(wire, partial(self._carry, node.name, wire), commands, merges=False)
 
-    def _carry(self, wire: _Wire, exchange: Exchange) -> list[Reply]:
+    def _carry(self, node: str, wire: _Wire, exchange: Exchange) -> list[Reply]:
         """Send a batch to its node; what has to be sent again goes one by one, wherever the library sends it."""
-        if exchange.attempt == 0:
+        if exchange.attempt:
+            return [self._carry_alone(arguments) for arguments in exchange.sent]
+        try:
             return wire.carry(exchange)
-        return [self._carry_alone(arguments) for arguments in exchange.sent]
+        except (NotSent, Lost) as error:
+            if is_silence(error):
+                self._look_for_another(node)
+            raise
+
+    def _look_for_another(self, silent: str) -> None:
+        """See, now and then and while requests go on, whether another node has the slots of one that is silent."""
+        if time.monotonic() >= self._next_look_at:
+            self._next_look_at = time.monotonic() + LOOK_EVERY_S
+            threading.Thread(target=self._read_slots, args=(silent,), daemon=True).start()
+
+    def _read_slots(self, silent: str) -> None:
+        with ignoring_outages():
+            read_slots(self._client, silent)
 
     def _carry_alone(self, arguments: tuple[Any, ...]) -> Reply:
         try:
@@ -176,8 +193,10 @@ class _Cluster:
 class _Wire:
     """How an exchange gets to one server and back, on a connection of a pool."""
 
-    def __init__(self, pool: Any) -> None:
+    def __init__(self, pool: Any, limits: Limits, *, is_ours: bool) -> None:
         self._pool = pool
+        self._timeout_s = limits.command_timeout_s
+        self._is_ours = is_ours
         self._take = taker_of(pool)
 
     def carry(self, exchange: Exchange) -> list[Reply]:
@@ -201,9 +220,16 @@ class _Wire:
 
     def _talk(self, connection: Any, exchange: Exchange) -> Iterator[Reply]:
         is_done = False
+        deadline = time.monotonic() + self._timeout_s
+        # A connection of our own has the limit for one answer already, and setting it is a system call.
+        has_limit = self._is_ours and len(exchange.sent) == 1
         try:
+            if not has_limit:
+                _limit(connection, self._timeout_s)
             connection.send_packed_command([exchange.packed()])
-            for _ in exchange.sent:
+            for place in range(len(exchange.sent)):
+                if place:
+                    _limit(connection, deadline - time.monotonic())
                 try:
                     reply = connection.read_response()
                 except Exception as error:
@@ -215,6 +241,8 @@ class _Wire:
         finally:
             if not is_done:  # whatever is still to come must not be read by the next
                 connection.disconnect()
+            elif not has_limit:
+                _limit(connection, connection.socket_timeout)
 
     def reset(self) -> None:
         """Give up the connections; one that is in use ends with its command, whose answer is checked."""
@@ -222,10 +250,16 @@ class _Wire:
             self._pool.disconnect(inuse_connections=False)
 
 
+def _limit(connection: Any, seconds: float | None) -> None:
+    """Set how long a connection waits; None for ever. The client libraries only know it for all commands."""
+    if connection._sock is not None:
+        connection._sock.settimeout(None if seconds is None else max(seconds, 0.001))  # 0 would mean not to wait at all
+
+
 def _send(wire: _Wire, carry: Carry, commands: Sequence[Command[T]], *, merges: bool) -> list[T]:
     """Run a delivery, and give up the connections when one of them mixes up answers."""
     delivery = deliver(commands, merges=merges)
-    last_moment = time.monotonic() + _TRY_AGAIN_WITHIN_S
+    last_moment = time.monotonic() + TRY_AGAIN_WITHIN_S
     outcome: Outcome = None
     while True:
         try:

@@ -10,14 +10,17 @@ from typing import Unpack
 from redis import Redis, RedisCluster
 
 from coatcheck.stores.protocol import WriteResult
-from coatcheck.stores.redis.commands import Commands
+from coatcheck.stores.redis.commands import KEYS_OF_A_REQUEST, Commands
 from coatcheck.stores.redis.connections import RedisOptions, check_client, connecting, limits_of
 from coatcheck.stores.redis.failures import explained, is_outage
 from coatcheck.stores.redis.sync_servers import SyncServers, servers_of
 
 
 class SyncRedisStore:
-    """Keeps sessions in Redis or Valkey. See `RedisStore` for the arguments; a client is a `redis.Redis`."""
+    """Keeps sessions in Redis or Valkey. See `RedisStore` for the arguments; a client is a `redis.Redis`.
+
+    Such a client connects by itself, in its own time: it has no `connect_timeout` here.
+    """
 
     def __init__(self, redis: str | Redis | RedisCluster, **options: Unpack[RedisOptions]) -> None:
         self._servers: SyncServers | None = None
@@ -25,18 +28,22 @@ class SyncRedisStore:
         self._make_client: Callable[[], Redis | RedisCluster]
         if isinstance(redis, str):
             made = connecting(redis, options)
-            self._make_client, limits = made.sync_client, made.limits
+            self._make_client, self._limits = made.sync_client, made.limits
         else:
             check_client(redis, options, is_async=False)
-            self._make_client, limits = lambda: redis, limits_of(options, {})
-        self._commands = Commands(limits.prefix)
+            self._make_client, self._limits = lambda: redis, limits_of(options, {})
+        self._commands = Commands(self._limits.prefix)
         self._guard = threading.Lock()
         self._failure: tuple[Exception | None, float] = (None, 0.0)
         """Why connecting failed, and when."""
 
     def load(self, *keys: str) -> list[bytes | None]:
         """See `SyncStore.load`. In a Cluster, one round trip to each node that has one of the keys."""
-        return self._here().ask(self._commands.load(keys)) if keys else []
+        if not keys:
+            return []
+        commands = self._commands
+        make = commands.load if len(keys) <= KEYS_OF_A_REQUEST else commands.load_many
+        return self._here().ask(make(keys))
 
     def create(self, key: str, record: bytes, ttl_ms: int) -> bool:
         """See `SyncStore.create`."""
@@ -93,7 +100,7 @@ class SyncRedisStore:
             if failure is not None and failed_at > since:
                 raise explained(failure) from failure
             try:
-                self._servers = servers_of(self._make_client())
+                self._servers = servers_of(self._make_client(), self._limits, is_ours=not self._is_given)
             except Exception as error:
                 if not is_outage(error):
                     raise
