@@ -17,7 +17,7 @@ from coatcheck.stores.redis import async_servers, sync_servers
 from coatcheck.stores.redis.commands import Commands
 from coatcheck.stores.redis.connections import Limits, connecting
 from coatcheck.stores.redis.exchange import Exchange
-from coatcheck.stores.redis.failures import NotSent
+from coatcheck.stores.redis.failures import Lost, NotSent
 from coatcheck.stores.redis.lanes import Lanes
 
 COMMANDS = Commands("coatcheck:")
@@ -87,6 +87,106 @@ def test_what_happens_to_one_connection_gives_up_those_under_way_as_well(answer:
         assert pool.taken[2].is_open, "a new one is kept"
 
     asyncio.run(run())
+
+
+class FewAnswers(Connection):
+    """A connection that fails after its first answer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.answers: list[Any] = [b"OK"]
+
+    async def read_response(self) -> Any:
+        if not self.answers:
+            message = "reset"
+            raise redis.ConnectionError(message)
+        return self.answers.pop()
+
+
+def test_what_was_answered_before_the_connection_failed_has_been_carried_out() -> None:
+    create = COMMANDS.create("key", b"record", 1)
+
+    async def run() -> list[Any]:
+        pool = Pool()
+        pool.taken.append(FewAnswers())
+
+        async def take() -> Connection:
+            return pool.taken[0]
+
+        lanes = Lanes(take, pool.give_back, LIMITS)
+        results = await async_servers._send(lanes, lanes.carry, [create, UPDATE], merges=True)
+        assert not pool.taken[0].is_open
+        return results
+
+    stored, lost = asyncio.run(run())
+    assert stored is True
+    assert isinstance(lost, StoreUnavailable)
+
+
+class SyncConnection:
+    """A connection for threads, which says how often it was closed, and fails when its answers are used up."""
+
+    _sock = socket_timeout = None
+
+    def __init__(self, *answers: Any) -> None:
+        self.answers = list(answers)
+        self.closed = 0
+
+    def send_packed_command(self, packed: list[bytes]) -> None:
+        pass
+
+    def read_response(self) -> Any:
+        if not self.answers:
+            message = "reset"
+            raise redis.ConnectionError(message)
+        return self.answers.pop(0)
+
+    def disconnect(self) -> None:
+        self.closed += 1
+
+
+class SyncPool:
+    def __init__(self, *idle: SyncConnection) -> None:
+        self.idle = list(idle)
+
+    def get_connection(self) -> SyncConnection:
+        return self.idle.pop(0)
+
+    def release(self, connection: SyncConnection) -> None:
+        self.idle.append(connection)
+
+
+def _wire(*connections: SyncConnection) -> sync_servers._Wire:
+    return sync_servers._Wire(SyncPool(*connections), sync_servers._Trust(), LIMITS, is_ours=True)
+
+
+def test_in_threads_too_what_was_answered_has_been_carried_out() -> None:
+    connection = SyncConnection(b"OK")
+    create = COMMANDS.create("key", b"record", 1)
+    replies = _wire(connection).carry(Exchange([create, UPDATE], merges=True))
+    assert replies[0] == b"OK"
+    assert isinstance(replies[1], Lost)
+    assert connection.closed == 1
+
+
+def test_connections_that_lead_to_a_demoted_server_are_opened_anew_by_whoever_takes_them() -> None:
+    first, other = SyncConnection([None], redis.ReadOnlyError("READONLY")), SyncConnection([None])
+    wire = _wire(first, other)
+    load = Exchange([LOAD], merges=True)
+    wire.carry(load)
+    wire.carry(load)
+    taken = wire._take()  # another thread's
+    assert taken is first
+    wire._pool.idle.insert(0, first)
+    wire.carry(Exchange([UPDATE], merges=True))
+    assert (first.closed, other.closed) == (0, 0), "nobody else's connection is closed"
+    for connection in (other, first):
+        connection.answers.append([None])
+    assert [wire.carry(load), wire.carry(load)] == [[[None]], [[None]]]
+    assert (first.closed, other.closed) == (1, 1)
+    wire._pool.idle[0].answers.append([None])
+    wire.carry(load)
+    assert first.closed + other.closed == 2, "once"
 
 
 def test_what_took_long_to_fail_is_not_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -62,14 +62,15 @@ class Lanes:
 
         Raises:
             NotSent: no connection could be had.
-            Lost: it failed, and what was sent may have been carried out.
+            Lost: it failed, and what was sent may have been carried out. Where others were answered, it takes the
+                place of the answers that are missing.
         """
         generation = self._generation
         lane = await self._lane()
         is_sound = False
         try:
             replies = await self._talk(lane.connection, exchange)
-            is_sound = not is_demoted(replies)
+            is_sound = not (isinstance(replies[-1], Lost) or is_demoted(replies))
         finally:
             is_trusted = generation == self._generation
             if is_sound and is_trusted:
@@ -112,16 +113,21 @@ class Lanes:
 
     async def _talk(self, connection: Any, exchange: Exchange) -> list[Reply]:
         replies: list[Reply] = []
-        with OutagesAs(Lost):
-            async with asyncio.timeout(self._limits.command_timeout_s):
-                await connection.send_packed_command([exchange.packed()])
-                for _ in exchange.sent:
-                    try:
-                        replies.append(await connection.read_response())
-                    except Exception as error:
-                        if not is_answer(error):
-                            raise
-                        replies.append(error)
+        try:
+            with OutagesAs(Lost):
+                async with asyncio.timeout(self._limits.command_timeout_s):
+                    await connection.send_packed_command([exchange.packed()])
+                    for _ in exchange.sent:
+                        try:
+                            replies.append(await connection.read_response())
+                        except Exception as error:
+                            if not is_answer(error):
+                                raise
+                            replies.append(error)
+        except Lost as lost:
+            if not replies:
+                raise
+            replies += [lost] * (len(exchange.sent) - len(replies))  # what was answered before, was carried out
         return replies
 
     async def _drop(self, lane: _Lane, *, is_hasty: bool = True) -> None:

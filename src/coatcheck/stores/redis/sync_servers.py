@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
@@ -61,13 +61,33 @@ def servers_of(client: Any, limits: Limits, *, is_ours: bool) -> SyncServers:
     return (_Cluster if hasattr(client, "nodes_manager") else _OneServer)(client, limits, is_ours=is_ours)
 
 
+class _Trust:
+    """Tells the connections that were opened before something went wrong from those opened after it.
+
+    One that is found to be older is opened anew by whoever takes it next. To close those of others from here would meet
+    threads that have just taken them.
+    """
+
+    def __init__(self) -> None:
+        self._generation = 0
+
+    def end(self) -> None:
+        self._generation += 1
+
+    def check(self, connection: Any) -> None:
+        if getattr(connection, "_coatcheck_generation", self._generation) != self._generation:
+            connection.disconnect()
+        connection._coatcheck_generation = self._generation
+
+
 class _OneServer:
     """A server by itself, or whichever the Sentinels name."""
 
     def __init__(self, client: Any, limits: Limits, *, is_ours: bool) -> None:
         self._client = client
         self._pool = client.connection_pool
-        self._wire = _Wire(self._pool, limits, is_ours=is_ours)
+        self._trust = _Trust()
+        self._wire = _Wire(self._pool, self._trust, limits, is_ours=is_ours)
         self._has_sentinels = hasattr(self._pool, "sentinel_manager")
         self._next_look_at = time.monotonic() + LOOK_EVERY_S
 
@@ -90,7 +110,7 @@ class _OneServer:
         return keys, str(following) if following else ""
 
     def reset(self) -> None:
-        self._wire.reset()
+        self._trust.end()
 
     def close(self) -> None:
         self._client.close()
@@ -105,7 +125,8 @@ class _Cluster:
 
     def __init__(self, client: Any, limits: Limits, *, is_ours: bool) -> None:
         self._client = client
-        self._wire_to = partial(_Wire, limits=limits, is_ours=is_ours)
+        self._trust = _Trust()
+        self._wire_to = partial(_Wire, trust=self._trust, limits=limits, is_ours=is_ours)
         # valkey-py has its own name for it.
         self._client_of = getattr(client, "get_redis_connection", None) or client.get_valkey_connection
         self._next_look_at = time.monotonic()
@@ -141,7 +162,7 @@ class _Cluster:
         return [], ""
 
     def reset(self) -> None:
-        self._client.disconnect_connection_pools()
+        self._trust.end()
 
     def close(self) -> None:
         self._client.close()
@@ -193,8 +214,9 @@ class _Cluster:
 class _Wire:
     """How an exchange gets to one server and back, on a connection of a pool."""
 
-    def __init__(self, pool: Any, limits: Limits, *, is_ours: bool) -> None:
+    def __init__(self, pool: Any, trust: _Trust, limits: Limits, *, is_ours: bool) -> None:
         self._pool = pool
+        self._trust = trust
         self._timeout_s = limits.command_timeout_s
         self._is_ours = is_ours
         self._take = taker_of(pool)
@@ -204,21 +226,31 @@ class _Wire:
 
         Raises:
             NotSent: no connection could be had.
-            Lost: it failed, and what was sent may have been carried out.
+            Lost: it failed, and what was sent may have been carried out. Where others were answered, it takes the
+                place of the answers that are missing.
         """
+        replies: list[Reply] = []
         with OutagesAs(NotSent):
             connection = self._take()
         try:
             with OutagesAs(Lost):
-                replies = [*self._talk(connection, exchange)]
-                if is_demoted(replies):
-                    connection.disconnect()
-                    self.reset()  # the others lead to the same server
+                self._trust.check(connection)
+                self._talk(connection, exchange, replies)
+        except Lost as lost:
+            if not replies:
+                raise
+            replies += [lost] * (len(exchange.sent) - len(replies))  # what was answered before, was carried out
         finally:
             self._pool.release(connection)
+        if is_demoted(replies):
+            self._trust.end()  # the others lead to the same server
         return replies
 
-    def _talk(self, connection: Any, exchange: Exchange) -> Iterator[Reply]:
+    def give_up(self) -> None:
+        """Open every connection anew before it is used again."""
+        self._trust.end()
+
+    def _talk(self, connection: Any, exchange: Exchange, replies: list[Reply]) -> None:
         is_done = False
         deadline = time.monotonic() + self._timeout_s
         # A connection of our own has the limit for one answer already, and setting it is a system call.
@@ -231,23 +263,17 @@ class _Wire:
                 if place:
                     _limit(connection, deadline - time.monotonic())
                 try:
-                    reply = connection.read_response()
+                    replies.append(connection.read_response())
                 except Exception as error:
                     if not is_answer(error):
                         raise
-                    reply = error
-                yield reply
+                    replies.append(error)
             is_done = True
         finally:
             if not is_done:  # whatever is still to come must not be read by the next
                 connection.disconnect()
             elif not has_limit:
                 _limit(connection, connection.socket_timeout)
-
-    def reset(self) -> None:
-        """Give up the connections; one that is in use ends with its command, whose answer is checked."""
-        with ignoring_outages():
-            self._pool.disconnect(inuse_connections=False)
 
 
 def _limit(connection: Any, seconds: float | None) -> None:
@@ -267,7 +293,7 @@ def _send(wire: _Wire, carry: Carry, commands: Sequence[Command[T]], *, merges: 
         except StopIteration as stop:
             return _results(stop.value)
         except MixedUpAnswers:
-            wire.reset()
+            wire.give_up()
             raise
         if not isinstance(step, Exchange):
             time.sleep(step)
