@@ -132,6 +132,8 @@ class WorkingCopy:
     """The ID that the client has, if the session is to be renewed at the commit."""
     predecessor_key: str
     """The store key that the session has until then."""
+    predecessor_is_untold: bool
+    """The predecessor was stored by this request, and no cookie with it has left."""
     renewed_by_clock: bool
     destroyed: tuple[str, ...]
     """Store keys of sessions to end; `CLAIMED` for the one that is claimed by an old cookie."""

@@ -360,7 +360,7 @@ async def test_pages_tell_what_their_request_asked_of_the_store(visitor: httpx.A
     assert operations(await visitor.get("/profile")) == ["load"]
     assert operations(await visitor.post("/visit")) == ["load", "update"]
     await visitor.post("/logout")
-    assert operations(await visitor.get("/login")) == ["load", "delete", "announce"]
+    assert operations(await visitor.get("/login")) == ["load", "load", "delete", "announce"]
 
 
 async def test_pages_show_the_code_that_runs(alice: httpx.AsyncClient) -> None:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 
 import pytest
 from clusters import Cluster
 from raw_writes import RawWrites
+from servers import wait_until
 from trials import Trial
 from visitors import Verdict
+
+from coatcheck.errors import StoreUnavailable
+from coatcheck.stores.redis import RedisStore, SyncRedisStore
 
 
 @pytest.fixture
@@ -31,12 +37,38 @@ def test_a_master_that_is_killed_is_replaced_by_its_replica(cluster: Cluster) ->
         trial.undisturbed_by(killed.start)
 
 
-def test_a_master_that_hangs_is_replaced_by_its_replica(cluster: Cluster) -> None:
+def _works(use: Callable[[], object]) -> bool:
+    with suppress(StoreUnavailable):
+        use()
+        return True
+    return False
+
+
+def test_a_master_that_hangs_is_left_for_the_replica_that_was_promoted(cluster: Cluster) -> None:
+    """It answers nothing and refuses nothing, so only the other nodes can tell who has its slots now."""
     hung = cluster.masters[0]
-    with Trial("Cluster: SIGSTOP of a master", cluster.url, may_lose=True) as trial:
-        trial.fail(hung.pause)
-        trial.mend(partial(cluster.wait_for_promotion, hung))
-        trial.undisturbed_by(hung.resume)
+    store = SyncRedisStore(cluster.url)
+    keys = [f"{number:040}" for number in range(30)]  # of which every master has some
+
+    async def use() -> None:
+        async_store = RedisStore(cluster.url)
+        await asyncio.gather(*(async_store.load(key) for key in keys))
+        hung.pause()
+        await asyncio.to_thread(cluster.wait_for_promotion, hung)
+        while True:  # until the test's own time limit
+            with suppress(StoreUnavailable):
+                await asyncio.gather(*(async_store.load(key) for key in keys))
+                break
+        await async_store.close()
+
+    try:
+        for key in keys:
+            store.load(key)
+        asyncio.run(use())
+        wait_until(lambda: _works(lambda: [store.load(key) for key in keys]), "the store has found the new master")
+    finally:
+        hung.resume()
+        store.close()
 
 
 def test_sessions_on_the_other_masters_are_served_while_one_is_away(cluster: Cluster) -> None:
