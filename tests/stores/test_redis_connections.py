@@ -130,7 +130,7 @@ class SyncConnection:
 
     def __init__(self, *answers: Any) -> None:
         self.answers = list(answers)
-        self.closed = 0
+        self.closed = self.opened = 0
 
     def send_packed_command(self, packed: list[bytes]) -> None:
         pass
@@ -143,6 +143,9 @@ class SyncConnection:
 
     def disconnect(self) -> None:
         self.closed += 1
+
+    def connect(self) -> None:
+        self.opened += 1
 
 
 class SyncPool:
@@ -183,7 +186,7 @@ def test_connections_that_lead_to_a_demoted_server_are_opened_anew_by_whoever_ta
     for connection in (other, first):
         connection.answers.append([None])
     assert [wire.carry(load), wire.carry(load)] == [[[None]], [[None]]]
-    assert (first.closed, other.closed) == (1, 1)
+    assert (first.closed, other.closed, first.opened, other.opened) == (1, 1, 1, 1)
     wire._pool.idle[0].answers.append([None])
     wire.carry(load)
     assert first.closed + other.closed == 2, "once"

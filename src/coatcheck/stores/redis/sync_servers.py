@@ -77,6 +77,7 @@ class _Trust:
     def check(self, connection: Any) -> None:
         if getattr(connection, "_coatcheck_generation", self._generation) != self._generation:
             connection.disconnect()
+            connection.connect()
         connection._coatcheck_generation = self._generation
 
 
@@ -233,8 +234,9 @@ class _Wire:
         with OutagesAs(NotSent):
             connection = self._take()
         try:
-            with OutagesAs(Lost):
+            with OutagesAs(NotSent):
                 self._trust.check(connection)
+            with OutagesAs(Lost):
                 self._talk(connection, exchange, replies)
         except Lost as lost:
             if not replies:
