@@ -314,8 +314,8 @@ class Lifecycle:
         """
         if self._renew_every_ms is not None and self._renewal_is_due(work, self._renew_every_ms):
             work.renew(by_clock=True)
-        is_known = work.standing not in {"unavailable", "unloaded"} or work.destroyed
-        if work.claimed is not None and is_known:  # else the old cookie is all that there is
+        # Where it could not be loaded, the old cookie is all that there is.
+        if work.claimed is not None and work.standing not in {"unavailable", "unloaded"}:
             self._leave_old(work, work.claimed)
         return self.commit(work)
 

@@ -11,70 +11,23 @@ from typing import Any
 
 import pytest
 from faces import KEY
+from meetings import MeetingStore, begin, new, token_in
 
 from coatcheck import Session, Sessions, SyncSessions
 from coatcheck.adopters import Claim, OldSession
 from coatcheck.asgi import SessionMiddleware
 from coatcheck.errors import ResponseStarted, StoreUnavailable
-from coatcheck.stores.memory import MemoryStore, SyncMemoryStore
+from coatcheck.stores.memory import SyncMemoryStore
 from coatcheck.testing import ManualClock
 
 pytestmark = pytest.mark.anyio
 
 MINUTE = timedelta(minutes=1)
-Act = Callable[[], object]
-
-
-class MeetingStore(MemoryStore):
-    """A memory store in which something happens just before or after the next call of a kind, or at random moments."""
-
-    def __init__(self, clock: ManualClock) -> None:
-        super().__init__(clock=clock)
-        self.before: dict[str, Act] = {}
-        self.after: dict[str, Act] = {}
-        self.calls: list[str] = []
-        self.random: random.Random | None = None
-
-    async def _at(self, moments: dict[str, Act], name: str) -> None:
-        for _ in range(1 if self.random is None else self.random.randrange(4)):
-            await asyncio.sleep(0)
-        act = moments.pop(name, None)
-        if act is not None:
-            result = act()
-            if asyncio.iscoroutine(result):
-                await result
-
-    async def _called(self, name: str, answer: Callable[[], Awaitable[Any]]) -> Any:
-        self.calls.append(name)
-        await self._at(self.before, name)
-        result = await answer()
-        await self._at(self.after, name)
-        return result
-
-    async def load(self, *keys: str) -> Any:
-        return await self._called("load", lambda: super(MeetingStore, self).load(*keys))
-
-    async def create(self, *arguments: Any) -> Any:
-        return await self._called("create", lambda: super(MeetingStore, self).create(*arguments))
-
-    async def update(self, *arguments: Any) -> Any:
-        return await self._called("update", lambda: super(MeetingStore, self).update(*arguments))
-
-    async def touch(self, *arguments: Any) -> Any:
-        return await self._called("touch", lambda: super(MeetingStore, self).touch(*arguments))
-
-    async def delete(self, key: str) -> Any:
-        return await self._called("delete", lambda: super(MeetingStore, self).delete(key))
 
 
 def lose_answer() -> None:
     message = "the answer was lost"
     raise StoreUnavailable(message)
-
-
-@pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock()
 
 
 @pytest.fixture
@@ -90,26 +43,6 @@ def sessions_at(store: MeetingStore, clock: ManualClock, **settings: Any) -> Ses
 @pytest.fixture
 def sessions(store: MeetingStore, clock: ManualClock) -> Sessions:
     return sessions_at(store, clock)
-
-
-async def begin(sessions: Sessions, token: str | None = None, **options: Any) -> Session:
-    session = sessions.begin([] if token is None else [f"__Host-session={token}".encode()], **options)
-    await session.load()
-    return session
-
-
-async def new(sessions: Sessions, user_id: str | None = None, **values: Any) -> str:
-    session = await begin(sessions)
-    session.update(values)
-    if user_id is not None:
-        session.login(user_id)
-    await sessions.conclude(session, 200)
-    return session.token
-
-
-def token_in(set_cookie: str | None) -> str:
-    assert set_cookie is not None
-    return set_cookie.split(";")[0].split("=", 1)[1]
 
 
 Handler = Callable[[Session], Awaitable[int | None]]
@@ -352,6 +285,18 @@ async def test_the_id_that_a_failed_request_has_stored_is_told(
     (cookie,) = await respond(sessions, handler, with_token(await new(sessions, cart=[1])))
     session = await begin(sessions, token_in(cookie))
     assert (session.user_id, dict(session)) == (None, {"cart": [1]})
+
+
+async def test_an_id_that_the_client_has_is_not_told_again_by_a_failed_request(
+    sessions: Sessions, store: MeetingStore
+) -> None:
+    async def handler(session: Session) -> int:
+        session["n"] = 1
+        store.before["update"] = session.renew
+        await session.save()
+        return 500
+
+    assert await respond(sessions, handler, with_token(await new(sessions, cart=[1]))) == []
 
 
 # --- logout -------------------------------------------------------------------------------------------------------

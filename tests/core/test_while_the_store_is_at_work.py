@@ -8,73 +8,24 @@ from typing import Any
 
 import pytest
 from faces import KEY, Face, Kind
+from meetings import MeetingStore, begin, new, token_in
 
 from coatcheck import Event, Events, Session, Sessions
 from coatcheck.operations import Create, Load, Update
-from coatcheck.stores.memory import MemoryStore
 from coatcheck.testing import ManualClock
 from coatcheck.users import epoch_key, index_key, user_tag
 
 pytestmark = pytest.mark.anyio
 
 
-class PausingStore(MemoryStore):
-    """A memory store that lets something happen just before, or just after, its next write of a kind."""
-
-    def __init__(self, clock: ManualClock) -> None:
-        super().__init__(clock=clock)
-        self.before: dict[str, Any] = {}
-
-    async def _pause(self, name: str) -> None:
-        await asyncio.sleep(0)
-        act = self.before.pop(name, None)
-        if act is not None:
-            result = act()
-            if asyncio.iscoroutine(result):
-                await result
-
-    async def create(self, key: str, record: bytes, ttl_ms: int) -> bool:
-        await self._pause("create")
-        return await super().create(key, record, ttl_ms)
-
-    async def update(self, key: str, revision: bytes, record: bytes, ttl_ms: int) -> Any:
-        await self._pause("update")
-        return await super().update(key, revision, record, ttl_ms)
+@pytest.fixture
+def store(clock: ManualClock) -> MeetingStore:
+    return MeetingStore(clock)
 
 
 @pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock()
-
-
-@pytest.fixture
-def store(clock: ManualClock) -> PausingStore:
-    return PausingStore(clock)
-
-
-@pytest.fixture
-def sessions(store: PausingStore, clock: ManualClock) -> Sessions:
+def sessions(store: MeetingStore, clock: ManualClock) -> Sessions:
     return Sessions(store, secret_keys=[KEY], clock=clock, renew_every=timedelta(minutes=15))
-
-
-async def begin(sessions: Sessions, token: str | None = None) -> Session:
-    session = sessions.begin([] if token is None else [f"__Host-session={token}".encode()])
-    await session.load()
-    return session
-
-
-async def new(sessions: Sessions, user_id: str | None = None, **values: Any) -> str:
-    session = await begin(sessions)
-    session.update(values)
-    if user_id is not None:
-        session.login(user_id)
-    await sessions.conclude(session, 200)
-    return session.token
-
-
-def token_in(set_cookie: str | None) -> str:
-    assert set_cookie is not None
-    return set_cookie.split(";")[0].split("=", 1)[1]
 
 
 # --- renewals that meet renewals --------------------------------------------------------------------------------------
@@ -166,7 +117,7 @@ async def test_the_session_that_asks_is_kept_when_another_request_of_it_has_just
 
 
 async def test_the_session_that_asks_is_kept_in_the_middle_of_its_renewal(
-    sessions: Sessions, store: PausingStore
+    sessions: Sessions, store: MeetingStore
 ) -> None:
     token = await new(sessions, "alice")
     session, asking = await begin(sessions, token), await begin(sessions, token)
@@ -220,7 +171,7 @@ def finish(face: Face, steps: Any, operation: Any) -> None:
 @pytest.mark.parametrize("stored", [False, True])
 @pytest.mark.parametrize("act", ["login", "renew", "destroy", "logout and keep", "remember"])
 async def test_what_is_done_while_a_save_is_under_way_counts_afterwards(
-    sessions: Sessions, store: PausingStore, stored: bool, act: str
+    sessions: Sessions, store: MeetingStore, stored: bool, act: str
 ) -> None:
     token = await new(sessions, x=1) if stored else None
     session = await begin(sessions, token)
@@ -248,7 +199,7 @@ async def test_what_is_done_while_a_save_is_under_way_counts_afterwards(
     assert old is None or act == "remember" or dict(old) == {}
 
 
-async def test_a_failed_request_waits_for_the_save_that_is_under_way(sessions: Sessions, store: PausingStore) -> None:
+async def test_a_failed_request_waits_for_the_save_that_is_under_way(sessions: Sessions, store: MeetingStore) -> None:
     token = await new(sessions, x=1)
     session = await begin(sessions, token)
     session.renew()
@@ -274,7 +225,7 @@ async def test_tasks_that_save_in_turns_commit_each_change_once(sessions: Sessio
 
 
 async def test_operations_left_over_from_a_save_are_applied_though_their_result_is_what_was_found(
-    sessions: Sessions, store: PausingStore
+    sessions: Sessions, store: MeetingStore
 ) -> None:
     token = await new(sessions, n=0)
     session, rival = await begin(sessions, token), await begin(sessions, token)
@@ -287,7 +238,7 @@ async def test_operations_left_over_from_a_save_are_applied_though_their_result_
     assert dict(await begin(sessions, token)) == {"n": 3} == dict(session)
 
 
-async def test_a_handler_may_use_the_session_that_it_is_told_of(store: PausingStore) -> None:
+async def test_a_handler_may_use_the_session_that_it_is_told_of(store: MeetingStore) -> None:
     open_sessions: list[Session] = []
 
     async def remember_login(event: Event) -> None:
@@ -329,7 +280,7 @@ async def test_clearing_does_not_bring_back_what_was_deleted_before(sessions: Se
 
 @pytest.mark.parametrize("key_of", [index_key, epoch_key])
 async def test_a_damaged_record_of_a_user_locks_nobody_out(
-    sessions: Sessions, store: PausingStore, key_of: Any
+    sessions: Sessions, store: MeetingStore, key_of: Any
 ) -> None:
     before = await new(sessions, "alice")
     key = key_of(user_tag("alice"))
@@ -364,7 +315,7 @@ def test_a_session_that_is_being_renewed_counts_once(kind: Kind) -> None:
 # --- two tasks of one request that load the session at the same time --------------------------------------------------
 
 
-async def test_no_task_takes_a_session_before_its_users_epoch_is_known(sessions: Sessions, store: PausingStore) -> None:
+async def test_no_task_takes_a_session_before_its_users_epoch_is_known(sessions: Sessions, store: MeetingStore) -> None:
     """A token that does not say whose session it is, as Go's: each task that has learned it asks for the epoch."""
     token = await new(sessions, "alice")
     session = sessions.begin([f"__Host-session={token}".encode()])

@@ -25,7 +25,7 @@ WRITES = [CREATE, UPDATE, DELETE]
 
 def run(commands: list[Command[Any]], outcomes: list[Any], *, merges: bool = True) -> tuple[list[Any], list[Exchange]]:
     """Deliver commands; what comes of each attempt is given. Gives the results, and what was sent."""
-    delivery = deliver(commands, merges=merges)
+    delivery = deliver(commands, merges=merges, clock=lambda: 0.0)
     sent: list[Exchange] = []
     following = iter(outcomes)
     outcome: Any = None
@@ -214,7 +214,7 @@ def test_a_script_that_the_server_has_forgotten_is_sent_in_full() -> None:
 
 def test_pauses_differ_from_one_delivery_to_the_next() -> None:
     def pause() -> Any:
-        delivery = deliver([LOAD], merges=True)
+        delivery = deliver([LOAD], merges=True, clock=lambda: 0.0)
         delivery.send(None)
         return delivery.send(NotSent.because(CUT))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from importlib import import_module
@@ -17,7 +17,6 @@ from coatcheck.stores.redis.commands import Command, Commands, MixedUpAnswers
 from coatcheck.stores.redis.connections import LOOK_EVERY_S, Limits, read_slots, taker_of
 from coatcheck.stores.redis.exchange import Exchange, Outcome, Reply, deliver
 from coatcheck.stores.redis.failures import (
-    TRY_AGAIN_WITHIN_S,
     Lost,
     NotSent,
     explained,
@@ -70,6 +69,27 @@ def servers_of(client: Any, limits: Limits, *, is_ours: bool) -> AsyncServers:
     return (_Cluster if hasattr(client, "nodes_manager") else _OneServer)(client, limits, is_ours=is_ours)
 
 
+class _Lookout:
+    """Looks in the background, now and then, for what may have changed."""
+
+    def __init__(self) -> None:
+        self._next_look_at = 0.0
+        self._look: asyncio.Task[None] | None = None
+
+    def look(self, look: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Begin to look, unless somebody does or has done so just now."""
+        now = running_loop().time()
+        if now >= self._next_look_at and (self._look is None or self._look.done()):
+            self._next_look_at = now + LOOK_EVERY_S
+            self._look = asyncio.create_task(look())
+
+    async def close(self) -> None:
+        """Look no more."""
+        if self._look is not None:
+            self._look.cancel()
+            await asyncio.wait([self._look])
+
+
 class _OneServer:
     """A server by itself, or whichever the Sentinels name."""
 
@@ -81,8 +101,7 @@ class _OneServer:
         self._lanes = Lanes(taker_of(pool), pool.release, limits)
         self._has_sentinels = hasattr(pool, "sentinel_manager")
         self._primary: object = None
-        self._next_look_at = 0.0
-        self._look: asyncio.Task[None] | None = None
+        self._lookout = _Lookout()
         carry = self._carry_to_primary if self._has_sentinels else self._lanes.carry
         self._gatherer = Gatherer(partial(_send, self._lanes, carry, merges=True), limits.command_timeout_s)
         self.ask = self._gatherer.ask
@@ -104,7 +123,7 @@ class _OneServer:
 
     async def close(self) -> None:
         await self._lanes.close()
-        await _cancel(self._look)
+        await self._lookout.close()
         if self._is_ours:
             await self._client.aclose(close_connection_pool=True)
             if self._has_sentinels:
@@ -112,10 +131,7 @@ class _OneServer:
 
     async def _carry_to_primary(self, exchange: Exchange) -> list[Reply]:
         """Carry, and now and then see in the background whether the Sentinels name another primary."""
-        now = running_loop().time()
-        if now >= self._next_look_at and (self._look is None or self._look.done()):
-            self._next_look_at = now + LOOK_EVERY_S
-            self._look = asyncio.create_task(self._look_for_primary())
+        self._lookout.look(self._look_for_primary)
         return await self._lanes.carry(exchange)
 
     async def _look_for_primary(self) -> None:
@@ -136,8 +152,7 @@ class _Cluster:
         self._is_ours = is_ours
         self._nodes: dict[str, tuple[Gatherer, Lanes]] = {}
         self._alone = asyncio.Semaphore(_MAX_ALONE)
-        self._next_look_at = 0.0
-        self._look: asyncio.Task[None] | None = None
+        self._lookout = _Lookout()
 
     async def ask(self, command: Command[T]) -> T:
         await self._know_the_nodes()
@@ -182,7 +197,7 @@ class _Cluster:
     async def close(self) -> None:
         for _, lanes in self._nodes.values():
             await lanes.close()
-        await _cancel(self._look)
+        await self._lookout.close()
         if self._is_ours:
             await self._client.aclose()
 
@@ -221,17 +236,11 @@ class _Cluster:
             return await lanes.carry(exchange)
         except (NotSent, Lost) as error:
             if is_silence(error):
-                self._look_for_another(node)
+                self._lookout.look(partial(self._look_for_another, node))
             raise
 
-    def _look_for_another(self, silent: str) -> None:
-        """See, now and then and in the background, whether another node has the slots of one that is silent."""
-        now = running_loop().time()
-        if now >= self._next_look_at and (self._look is None or self._look.done()):
-            self._next_look_at = now + LOOK_EVERY_S
-            self._look = asyncio.create_task(self._read_slots(silent))
-
-    async def _read_slots(self, silent: str) -> None:
+    async def _look_for_another(self, silent: str) -> None:
+        """See whether another node has the slots of one that is silent."""
         with ignoring_outages():
             async with asyncio.timeout(self._limits.connect_timeout_s):
                 await read_slots(self._client, silent)
@@ -248,8 +257,7 @@ class _Cluster:
 
 async def _send(lanes: Lanes, carry: Carry, commands: list[Command[Any]], *, merges: bool) -> list[Any]:
     """Run a delivery, and give up the connections when one of them mixes up answers."""
-    delivery = deliver(commands, merges=merges)
-    last_moment = running_loop().time() + TRY_AGAIN_WITHIN_S
+    delivery = deliver(commands, merges=merges, clock=running_loop().time)
     outcome: Outcome = None
     while True:
         try:
@@ -264,17 +272,9 @@ async def _send(lanes: Lanes, carry: Carry, commands: list[Command[Any]], *, mer
             outcome = None
             continue
         try:
-            if step.attempt and running_loop().time() > last_moment:
-                raise NotSent.because(TimeoutError("no time is left to try again"))
             outcome = await carry(step)
         except (NotSent, Lost) as error:
             outcome = error
-
-
-async def _cancel(task: asyncio.Task[None] | None) -> None:
-    if task is not None:
-        task.cancel()
-        await asyncio.wait([task])
 
 
 async def _connect_to(node: Any) -> Any:

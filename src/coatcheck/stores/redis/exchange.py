@@ -109,16 +109,20 @@ def _is_error(reply: Reply) -> bool:
     return isinstance(reply, Exception)
 
 
+_TRY_AGAIN_WITHIN_S: Final = 1.0
+"""What took longer to fail may do so again, and nobody should wait for it twice."""
+
 Outcome: TypeAlias = list[Reply] | NotSent | Lost | None
 Delivery: TypeAlias = Generator[Exchange | float, Outcome, list[Any]]
 
 
-def deliver(commands: Sequence[Command[Any]], *, merges: bool) -> Delivery:
-    """Send commands to one server, and those again that may be.
+def deliver(commands: Sequence[Command[Any]], *, merges: bool, clock: Callable[[], float]) -> Delivery:
+    """Send commands to one server, and those again that may be. `clock` gives seconds.
 
     Yields an `Exchange`, to be sent its replies or why there are none, or the seconds to wait before the next one.
     Gives each command's result, or a `StoreUnavailable`. Raises MixedUpAnswers.
     """
+    last_moment = clock() + _TRY_AGAIN_WITHIN_S
     exchange = Exchange(commands, merges=merges)
     results = _came_of(exchange, (yield exchange))
     if not exchange.has_failed:
@@ -134,9 +138,14 @@ def deliver(commands: Sequence[Command[Any]], *, merges: bool) -> Delivery:
             break
         yield pause_s
         exchange = Exchange(list(pending.values()), merges=merges, attempt=attempt)
-        for place, result in zip(pending, _came_of(exchange, (yield exchange)), strict=True):
+        outcome = _too_late() if clock() > last_moment else (yield exchange)
+        for place, result in zip(pending, _came_of(exchange, outcome), strict=True):
             results[place] = result
     return [_final(result) for result in results]
+
+
+def _too_late() -> NotSent:
+    return NotSent.because(TimeoutError("no time is left to try again"))
 
 
 def _came_of(exchange: Exchange, outcome: Outcome) -> list[Any]:

@@ -23,9 +23,6 @@ _REFUSED_FOR_NOW: Final = frozenset(
 )
 """Answers by which a server says that it has not carried out the command, and that it is worth another try."""
 
-TRY_AGAIN_WITHIN_S: Final = 1.0
-"""What took longer to fail may do so again, and nobody should wait for it twice."""
-
 _NOT_WORTH_IT: Final = frozenset(
     {
         "AuthenticationError",

@@ -15,7 +15,6 @@ from coatcheck.stores.redis.commands import Command, Commands, MixedUpAnswers
 from coatcheck.stores.redis.connections import LOOK_EVERY_S, Limits, read_slots, taker_of
 from coatcheck.stores.redis.exchange import Exchange, Outcome, Reply, deliver
 from coatcheck.stores.redis.failures import (
-    TRY_AGAIN_WITHIN_S,
     Lost,
     NotSent,
     OutagesAs,
@@ -286,8 +285,7 @@ def _limit(connection: Any, seconds: float | None) -> None:
 
 def _send(wire: _Wire, carry: Carry, commands: Sequence[Command[T]], *, merges: bool) -> list[T]:
     """Run a delivery, and give up the connections when one of them mixes up answers."""
-    delivery = deliver(commands, merges=merges)
-    last_moment = time.monotonic() + TRY_AGAIN_WITHIN_S
+    delivery = deliver(commands, merges=merges, clock=time.monotonic)
     outcome: Outcome = None
     while True:
         try:
@@ -302,8 +300,6 @@ def _send(wire: _Wire, carry: Carry, commands: Sequence[Command[T]], *, merges: 
             outcome = None
             continue
         try:
-            if step.attempt and time.monotonic() > last_moment:
-                raise NotSent.because(TimeoutError("no time is left to try again"))
             outcome = carry(step)
         except (NotSent, Lost) as error:
             outcome = error
