@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextvars import ContextVar
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -172,6 +173,67 @@ async def test_nobody_waits_for_longer_than_patience_to_be_sent(server: Server) 
     with pytest.raises(StoreUnavailable, match="too slow"):
         await gatherer.ask(load(1))
     assert server.batches == []
+
+
+class SlowConnection(Server):
+    """Needs a while for each command, by the clock of a gatherer."""
+
+    def __init__(self, patience_s: float, seconds_each: float) -> None:
+        super().__init__()
+        self.now = 0.0
+        self.seconds_each = seconds_each
+        self.gatherer = Gatherer(self.send, patience_s)
+        loop: Any = self.gatherer._loop
+        clock: Any = SimpleNamespace(
+            time=lambda: self.now,
+            **{name: getattr(loop, name) for name in ("create_future", "create_task", "call_soon")},
+        )
+        self.gatherer._loop = clock
+
+    async def send(self, commands: list[Command[Any]]) -> list[Any]:
+        self.now += len(commands) * self.seconds_each
+        return await super().send(commands)
+
+    async def ask(self, count: int) -> list[int]:
+        """Ask for so much at once. Gives the sizes of the batches."""
+        begins_at = len(self.batches)
+        await asyncio.gather(*(self.gatherer.ask(load(number)) for number in range(count)), return_exceptions=True)
+        return [len(batch) for batch in self.batches[begins_at:]]
+
+
+async def test_batches_are_smaller_while_a_connection_is_too_slow_for_large_ones() -> None:
+    """One that takes longer than a command may fails as a whole, the answers that have arrived included."""
+    connection = SlowConnection(patience_s=1, seconds_each=0.01)
+    assert await connection.ask(80) == [80]  # takes 0.8 s
+    assert await connection.ask(80) == [40, 40]
+    connection.seconds_each = 0.02
+    assert await connection.ask(20) == [20]
+    assert await connection.ask(80) == [40, 20]  # the last 20 have waited for 1.2 s then
+    assert await connection.ask(60) == [20, 20, 20]
+    connection.seconds_each = 10
+    assert [await connection.ask(1) for _ in range(3)] == [[1]] * 3
+    assert await connection.ask(3) == [1]  # the others have waited for too long
+
+
+async def test_batches_grow_again_when_the_connection_is_fast_again() -> None:
+    connection = SlowConnection(patience_s=1, seconds_each=0.1)
+    assert await connection.ask(8) == [8]
+    assert await connection.ask(8) == [4, 4]
+    connection.seconds_each = 0.0001
+    assert await connection.ask(3) == [3], "that was no whole batch, and tells nothing of a larger one"
+    assert await connection.ask(100) == [4, 8, 16, 32, 40]
+    await connection.ask(10 * MAX_BATCH)
+    assert max(map(len, connection.batches)) == MAX_BATCH
+
+
+async def test_those_who_have_waited_for_too_long_take_no_place_in_a_batch() -> None:
+    connection = SlowConnection(patience_s=1, seconds_each=10)
+    assert await connection.ask(1) == [1]  # one at a time from now on
+    connection.seconds_each = 0
+    late = [connection.gatherer.ask(load(number)) for number in range(5)]
+    connection.now += 2
+    assert await connection.ask(1) == [1]
+    assert all(isinstance(each.exception(), StoreUnavailable) for each in late)
 
 
 async def test_no_task_is_left_over(server: Server) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -242,33 +244,269 @@ def test_an_answer_takes_no_longer_because_a_server_says_it_is_being_maintained(
     assert connecting("redis://h?protocol=3", {}).settings["protocol"] == 3
 
 
-async def _ask_alone(cluster: Any, commands: int) -> None:
-    await cluster._carry("node", None, Exchange([UPDATE] * commands, merges=False, attempt=1))
+# --- the nodes of a Cluster -------------------------------------------------------------------------------------------
+
+
+class ClusterLibrary:
+    """What a client for a Cluster does for the store, in asyncio. Every key is at `node_of[key]`, or "node"."""
+
+    def __init__(self) -> None:
+        self.nodes_manager = self
+        self.startup_nodes: dict[str, Any] = {}
+        self.slots_cache = {0: "known"}
+        self.node_of: dict[str, str] = {}
+        self.carried: list[tuple[Any, ...]] = []
+        self.reads: list[str | None] = []
+        self.most_under_way = self._under_way = 0
+        self.map_is_read = asyncio.Event()
+        self.map_is_read.set()
+
+    def get_node_from_key(self, key: str) -> SimpleNamespace:
+        return SimpleNamespace(name=self.node_of.get(key, "node"))
+
+    async def execute_command(self, *arguments: Any) -> bytes:
+        self._under_way += 1
+        self.most_under_way = max(self.most_under_way, self._under_way)
+        await asyncio.sleep(0)
+        self._under_way -= 1
+        self.carried.append(arguments)
+        return b"alone"
+
+    async def initialize(self, last_failed_node_name: str | None = None) -> None:
+        self.reads.append(last_failed_node_name)
+        await self.map_is_read.wait()
+
+
+class OneLane:
+    """Carries with one answer, or error, for each attempt."""
+
+    def __init__(self, *outcomes: Any) -> None:
+        self.outcomes = list(outcomes)
+        self.sent: list[list[tuple[Any, ...]]] = []
+
+    async def carry(self, exchange: Exchange) -> list[Any]:
+        self.sent.append(exchange.sent)
+        outcome = self.outcomes.pop(0)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome  # type: ignore[no-any-return]
+
+
+def _load(key: str) -> Any:
+    return COMMANDS.load((key,))
+
+
+class FailingOnce(ClusterLibrary):
+    """A library whose first command fails."""
+
+    async def execute_command(self, *arguments: Any) -> bytes:
+        answer = await super().execute_command(*arguments)
+        if len(self.carried) == 1:
+            message = "reset"
+            raise redis.ConnectionError(message)
+        return answer
+
+
+async def _deliver(library: ClusterLibrary, lane: OneLane, *commands: Any) -> list[Any]:
+    cluster: Any = async_servers.servers_of(library, LIMITS, None)
+    lanes: Any = lane
+    carry = partial(cluster._carry, "node", lanes)
+    results = await async_servers._send(lanes, carry, list(commands), merges=False)
+    await cluster.close()
+    return results
+
+
+DOWN = redis.exceptions.ClusterDownError("CLUSTERDOWN The cluster is down")
+MOVED = redis.exceptions.MovedError("1 other:1")
+
+
+def test_a_node_that_says_the_cluster_is_down_is_asked_again_and_nobody_else_waits_for_the_library() -> None:
+    """redis-py would close its map of the slots and read it anew, while all other requests wait."""
+
+    async def run() -> None:
+        library, lane = ClusterLibrary(), OneLane([DOWN], [b"found"])
+        assert await _deliver(library, lane, _load("a")) == [[b"found"]]
+        assert library.carried == []
+        assert library.reads == ["node"], "whether another has its slots by now is seen in the background"
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("first", [[b"A", MOVED, b"C"], [DOWN, MOVED, DOWN]])
+def test_what_was_redirected_is_followed_one_by_one_and_the_rest_stays_together(first: list[Any]) -> None:
+    async def run() -> None:
+        library = ClusterLibrary()
+        lane = OneLane(first, [b"A", b"C"])
+        assert await _deliver(library, lane, *map(_load, "abc")) == [[b"A"], [b"alone"], [b"C"]]
+        assert library.carried == [("GET", "coatcheck:b")]
+        assert lane.sent[1:] == ([] if first[0] == b"A" else [[("GET", "coatcheck:a"), ("GET", "coatcheck:c")]])
+
+    asyncio.run(run())
+
+
+def test_what_was_redirected_once_is_not_asked_for_again_where_it_was() -> None:
+    """A node that is giving away a slot would only redirect it again."""
+
+    async def run() -> None:
+        library, lane = FailingOnce(), OneLane([MOVED])
+        assert await _deliver(library, lane, _load("a")) == [[b"alone"]]
+        assert (len(library.carried), len(lane.sent)) == (2, 1)
+
+    asyncio.run(run())
+
+
+def test_what_could_not_be_sent_goes_to_the_node_that_has_it_by_now() -> None:
+    async def run() -> None:
+        library, lane = ClusterLibrary(), OneLane(NotSent.because(redis.ConnectionError("refused")))
+        library.map_is_read.clear()
+        asked = asyncio.create_task(_deliver(library, lane, UPDATE, _load("a")))
+        while not library.reads:  # noqa: ASYNC110 (it takes a pause of 25 ms at most)
+            await asyncio.sleep(0)
+        library.node_of = {UPDATE.name: "other", "coatcheck:a": "other"}
+        library.map_is_read.set()
+        assert await asked == [b"alone", [b"alone"]]
+        assert {arguments[0] for arguments in library.carried} == {"EVALSHA", "GET"}
+        assert len(lane.sent) == 1, "the node that is gone is not asked again"
+
+    asyncio.run(run())
+
+
+def test_the_failure_of_those_that_stay_is_not_that_of_those_that_were_followed() -> None:
+    async def run() -> None:
+        library = ClusterLibrary()
+        lane = OneLane([DOWN, MOVED], Lost.because(redis.TimeoutError("silence")))
+        stayed, followed = await _deliver(library, lane, _load("a"), _load("b"))
+        assert isinstance(stayed, StoreUnavailable)
+        assert followed == [b"alone"]
+
+    asyncio.run(run())
+
+
+def test_nobody_waits_for_a_map_of_the_slots_that_is_known() -> None:
+    """The library wants it read anew whenever a node has failed, and asks one after the other who may be hung."""
+
+    async def run() -> None:
+        library = ClusterLibrary()
+        library.map_is_read.clear()
+        cluster: Any = async_servers.servers_of(library, LIMITS, None)
+        await asyncio.wait_for(cluster._know_the_nodes(), 5)
+        assert library.reads == []
+
+    asyncio.run(run())
 
 
 def test_in_a_cluster_few_commands_are_carried_by_the_library_at_a_time() -> None:
-    under_way = most = 0
+    async def run() -> int:
+        library = ClusterLibrary()
+        await _deliver(library, OneLane([MOVED] * 100), *(_load(str(number)) for number in range(100)))
+        return library.most_under_way
 
-    class Library:
-        nodes_manager = None
+    assert asyncio.run(run()) == async_servers._MAX_ALONE
 
-        async def execute_command(self, *_arguments: Any) -> int:
-            nonlocal under_way, most
-            under_way += 1
-            most = max(most, under_way)
-            await asyncio.sleep(0)
-            under_way -= 1
-            return 1
+
+class SyncClusterLibrary(ClusterLibrary):
+    """The same for threads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.get_redis_connection = lambda _node: SimpleNamespace(connection_pool=SyncPool())
+
+    def execute_command(self, *arguments: Any) -> bytes:  # type: ignore[override]
+        self.carried.append(arguments)
+        return b"alone"
+
+    def initialize(self, last_failed_node_name: str | None = None) -> None:  # type: ignore[override]
+        self.reads.append(last_failed_node_name)
+
+
+class SyncOneLane(OneLane):
+    def carry(self, exchange: Exchange) -> list[Any]:  # type: ignore[override]
+        self.sent.append(exchange.sent)
+        outcome = self.outcomes.pop(0)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome  # type: ignore[no-any-return]
+
+
+def _deliver_sync(library: ClusterLibrary, lane: OneLane, *commands: Any) -> list[Any]:
+    cluster: Any = sync_servers.servers_of(library, LIMITS, None)
+    wire: Any = lane
+    return sync_servers._send(wire, partial(cluster._carry, "node", wire), commands, merges=False)
+
+
+def test_in_threads_too_a_node_that_says_the_cluster_is_down_is_asked_again() -> None:
+    library, lane = SyncClusterLibrary(), SyncOneLane([DOWN], [b"found"])
+    assert _deliver_sync(library, lane, _load("a")) == [[b"found"]]
+    assert (library.carried, library.reads) == ([], ["node"])
+
+
+def test_in_threads_too_what_was_redirected_is_followed_and_the_rest_stays_together() -> None:
+    library, lane = SyncClusterLibrary(), SyncOneLane([DOWN, MOVED, DOWN], [b"A", b"C"])
+    assert _deliver_sync(library, lane, *map(_load, "abc")) == [[b"A"], [b"alone"], [b"C"]]
+    assert library.carried == [("GET", "coatcheck:b")]
+
+
+# --- looking in the background ----------------------------------------------------------------------------------------
+
+
+def test_somebody_looks_at_most_once_a_second_and_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [10.0]
+    monkeypatch.setattr(async_servers, "running_loop", lambda: SimpleNamespace(time=lambda: now[0]))
 
     async def run() -> None:
-        cluster = async_servers.servers_of(Library(), LIMITS, is_ours=True)
-        await _ask_alone(cluster, 100)
+        lookout = async_servers._Lookout()
+        looks = 0
+        is_over = asyncio.Event()
+
+        async def look() -> None:
+            nonlocal looks
+            looks += 1
+            await is_over.wait()
+
+        async def looks_after(seconds: float) -> int:
+            now[0] += seconds
+            lookout.look(look)
+            await asyncio.sleep(0)
+            return looks
+
+        assert [await looks_after(seconds) for seconds in (0, 0.5, 0.6)] == [1, 1, 1], "one is not over yet"
+        is_over.set()
+        await lookout.wait(5)
+        assert [await looks_after(seconds) for seconds in (0, 0.5, 0.5)] == [2, 2, 3]
+        await lookout.close()
 
     asyncio.run(run())
-    assert most == async_servers._MAX_ALONE
 
 
-# --- Sentinels ----------------------------------------------------------------------------------------------------
+def test_in_threads_too_somebody_looks_at_most_once_a_second_and_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [10.0]
+    monkeypatch.setattr(sync_servers, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    lookout = sync_servers._Lookout()
+    begun: list[float] = []
+    is_over = threading.Event()
+
+    def look() -> None:
+        begun.append(now[0])
+        is_over.wait(30)
+        message = "an outage is nobody's problem here"
+        raise redis.ConnectionError(message)
+
+    def looks_after(seconds: float) -> int:
+        now[0] += seconds
+        lookout.look(look)
+        return len(begun)
+
+    assert [looks_after(seconds) for seconds in (0, 0.5, 0.6)] == [1, 1, 1], "one is not over yet"
+    is_over.set()
+    lookout.wait(30)
+    assert looks_after(0) == 2
+    lookout.wait(30)
+    assert looks_after(0.5) == 2
+    assert looks_after(0.5) == 3
+    lookout.wait(30)
+
+
+# --- Sentinels --------------------------------------------------------------------------------------------------------
 
 ASKING = 8
 """How many connections ask at the same time, as after a failover."""

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from importlib import import_module
 from typing import Any, Final, Protocol, TypeVar
 
 from msgspec.structs import replace
+from redis.asyncio.cluster import ClusterNode
 
 from coatcheck.loops import running_loop
 from coatcheck.stores.redis.cluster_cursor import ClusterCursor
 from coatcheck.stores.redis.commands import Command, Commands, MixedUpAnswers
-from coatcheck.stores.redis.connections import LOOK_EVERY_S, Limits, read_slots, taker_of
+from coatcheck.stores.redis.connections import (
+    LONGEST_LOOK_S,
+    LOOK_EVERY_S,
+    Hosts,
+    Limits,
+    is_elsewhere,
+    read_slots,
+    taker_of,
+)
 from coatcheck.stores.redis.exchange import Exchange, Outcome, Reply, deliver
 from coatcheck.stores.redis.failures import (
     Lost,
@@ -64,9 +73,9 @@ class AsyncServers(Protocol):
         ...
 
 
-def servers_of(client: Any, limits: Limits, *, is_ours: bool) -> AsyncServers:
-    """Give the servers that a client leads to. One that is ours is closed with them."""
-    return (_Cluster if hasattr(client, "nodes_manager") else _OneServer)(client, limits, is_ours=is_ours)
+def servers_of(client: Any, limits: Limits, hosts: Hosts | None) -> AsyncServers:
+    """Give the servers that a client leads to. It is ours, and closed with them, if its hosts are given."""
+    return (_Cluster if hasattr(client, "nodes_manager") else _OneServer)(client, limits, hosts)
 
 
 class _Lookout:
@@ -83,6 +92,11 @@ class _Lookout:
             self._next_look_at = now + LOOK_EVERY_S
             self._look = asyncio.create_task(look())
 
+    async def wait(self, seconds: float) -> None:
+        """Wait for what is looked at now, if anything is, but not for longer."""
+        if self._look is not None and not self._look.done():
+            await asyncio.wait([self._look], timeout=seconds)
+
     async def close(self) -> None:
         """Look no more."""
         if self._look is not None:
@@ -93,9 +107,9 @@ class _Lookout:
 class _OneServer:
     """A server by itself, or whichever the Sentinels name."""
 
-    def __init__(self, client: Any, limits: Limits, *, is_ours: bool) -> None:
+    def __init__(self, client: Any, limits: Limits, hosts: Hosts | None) -> None:
         self._client = client
-        self._is_ours = is_ours
+        self._is_ours = hosts is not None
         self._limits = limits
         self._pool = pool = client.connection_pool
         self._lanes = Lanes(taker_of(pool), pool.release, limits)
@@ -146,10 +160,10 @@ class _OneServer:
 class _Cluster:
     """The nodes of a Cluster. The client library knows which has what; it also follows redirections, one by one."""
 
-    def __init__(self, client: Any, limits: Limits, *, is_ours: bool) -> None:
+    def __init__(self, client: Any, limits: Limits, hosts: Hosts | None) -> None:
         self._client = client
         self._limits = limits
-        self._is_ours = is_ours
+        self._hosts = hosts
         self._nodes: dict[str, tuple[Gatherer, Lanes]] = {}
         self._alone = asyncio.Semaphore(_MAX_ALONE)
         self._lookout = _Lookout()
@@ -157,7 +171,7 @@ class _Cluster:
     async def ask(self, command: Command[T]) -> T:
         await self._know_the_nodes()
         if len(command.names) <= 1:
-            return await (await self._gatherer(command.name)).ask(command)
+            return await self._gatherer(command.name).ask(command)
         loads = [replace(command, name=name, names=(name,)) for name in command.names]
         return [loaded[0] for loaded in await self.ask_each(loads)]  # type: ignore[index, return-value]
 
@@ -198,11 +212,15 @@ class _Cluster:
         for _, lanes in self._nodes.values():
             await lanes.close()
         await self._lookout.close()
-        if self._is_ours:
+        if self._hosts is not None:
             await self._client.aclose()
+            for nodes in ("nodes_cache", "startup_nodes"):  # as it does not while it wants the map of slots read anew
+                await self._client.nodes_manager.aclose(nodes)
 
     async def _know_the_nodes(self) -> None:
-        """Ask for the nodes and their slots, if that is due. The library takes note when it is."""
+        """Ask for the nodes and their slots, if nothing is known of them yet. Later that is done in the background."""
+        if self._client.nodes_manager.slots_cache:
+            return
         try:
             async with asyncio.timeout(self._limits.connect_timeout_s):
                 await self._client.initialize()
@@ -211,39 +229,58 @@ class _Cluster:
                 raise explained(error) from error
             raise
 
-    async def _gatherer(self, name: str) -> Gatherer:
+    def _look_for_others(self, failed: str | None = None) -> None:
+        """See whether the slots have moved: from the other nodes first, if one has failed."""
+        self._lookout.look(partial(self._read_slots, failed))
+
+    async def _read_slots(self, failed: str | None) -> None:
+        with ignoring_outages():
+            async with asyncio.timeout(LONGEST_LOOK_S):
+                await read_slots(self._client, failed, [_node(self._client, *host) for host in self._hosts or ()])
+
+    def _gatherer(self, name: str) -> Gatherer:
         try:
             return self._gatherer_of(self._client.get_node_from_key(name))
         except Exception as error:
             if not is_outage(error):
                 raise
-            await self._client.aclose()  # no node has the slot; next time, one may
+            self._look_for_others()  # no node has the slot; soon, one may
             raise explained(error) from error
 
     def _gatherer_of(self, node: Any) -> Gatherer:
         known = self._nodes.get(node.name)
         if known is None:
-            lanes = Lanes(partial(_connect_to, node), _forget, self._limits)
+            # Where the client is ours, the limit for a batch as a whole takes the place of that for each answer.
+            settings = (
+                node.connection_kwargs if self._hosts is None else {**node.connection_kwargs, "socket_timeout": None}
+            )
+            lanes = Lanes(partial(_connect_to, node.connection_class, settings), _forget, self._limits)
             send = partial(_send, lanes, partial(self._carry, node.name, lanes), merges=False)
             known = self._nodes[node.name] = (Gatherer(send, self._limits.command_timeout_s), lanes)
         return known[0]
 
     async def _carry(self, node: str, lanes: Lanes, exchange: Exchange) -> list[Reply]:
-        """Send a batch to its node; what has to be sent again goes one by one, wherever the library sends it."""
-        if exchange.attempt:
-            return await asyncio.gather(*map(self._carry_alone, exchange.sent))
+        """Send a batch to its node, and what belongs to another by now one by one, wherever the library sends it."""
+        moved = await self._moved(node, exchange) if exchange.attempt else []
+        staying = exchange.without(moved) if moved else exchange
+        replies: list[Reply] = []
         try:
-            return await lanes.carry(exchange)
+            if staying.sent:
+                replies = await lanes.carry(staying)
         except (NotSent, Lost) as error:
             if is_silence(error):
-                self._lookout.look(partial(self._look_for_another, node))
-            raise
+                self._look_for_others(node)
+            replies = [error] * len(staying.sent)
+        alone = await asyncio.gather(*(self._carry_alone(exchange.sent[place]) for place in moved))
+        for place, reply in zip(moved, alone, strict=True):
+            replies.insert(place, reply)
+        return replies
 
-    async def _look_for_another(self, silent: str) -> None:
-        """See whether another node has the slots of one that is silent."""
-        with ignoring_outages():
-            async with asyncio.timeout(self._limits.connect_timeout_s):
-                await read_slots(self._client, silent)
+    async def _moved(self, node: str, exchange: Exchange) -> list[int]:
+        """Give the places of what is sent again and belongs to another node by now."""
+        self._look_for_others(node)
+        await self._lookout.wait(self._limits.command_timeout_s)
+        return exchange.places(partial(is_elsewhere, self._client, node, exchange.redirected))
 
     async def _carry_alone(self, arguments: tuple[Any, ...]) -> Reply:
         try:
@@ -277,9 +314,13 @@ async def _send(lanes: Lanes, carry: Carry, commands: list[Command[Any]], *, mer
             outcome = error
 
 
-async def _connect_to(node: Any) -> Any:
-    """Open a connection to a node, set up like the library's own."""
-    connection = node.connection_class(**node.connection_kwargs)
+def _node(client: Any, host: str, port: int) -> ClusterNode:
+    return ClusterNode(host, port, **client.nodes_manager.connection_kwargs)
+
+
+async def _connect_to(kind: Callable[..., Any], settings: Mapping[str, Any]) -> Any:
+    """Open a connection to a node."""
+    connection = kind(**settings)
     await connection.connect()
     return connection
 

@@ -13,7 +13,7 @@ from coatcheck.loops import running_loop
 from coatcheck.stores.protocol import EVERYTHING, WriteResult
 from coatcheck.stores.redis.async_servers import AsyncServers, servers_of
 from coatcheck.stores.redis.commands import KEYS_OF_A_REQUEST, Commands
-from coatcheck.stores.redis.connections import RedisOptions, check_client, connecting, limits_of
+from coatcheck.stores.redis.connections import Hosts, RedisOptions, check_client, connecting, limits_of
 from coatcheck.stores.redis.failures import is_outage
 
 _LISTEN_S: Final = 5.0
@@ -38,10 +38,12 @@ class RedisStore:
     """
 
     def __init__(self, redis: str | Redis | RedisCluster, **options: Unpack[RedisOptions]) -> None:
-        self._is_given = not isinstance(redis, str)
+        self._hosts: Hosts | None = None
+        """Where the client begins, if it is ours."""
         self._make_client: Callable[[], Redis | RedisCluster]
         if isinstance(redis, str):
             made = connecting(redis, options)
+            self._hosts = made.address.hosts
             self._make_client, self._limits = made.async_client, made.limits
         else:
             check_client(redis, options, is_async=True)
@@ -126,7 +128,7 @@ class RedisStore:
         here = self._servers.get(loop)
         if here is None:
             self._forget_closed_loops()
-            here = servers_of(self._make_client(), self._limits, is_ours=not self._is_given)
+            here = servers_of(self._make_client(), self._limits, self._hosts)
             self._servers[loop] = here
         return here
 

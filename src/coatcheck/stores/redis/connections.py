@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import inspect
 import ssl
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass, field
 from datetime import timedelta
 from difflib import get_close_matches
 from functools import partial
-from typing import Any, Final, TypedDict, cast
+from typing import Any, Final, TypeAlias, TypedDict, cast
 from urllib.parse import parse_qsl, urlencode
 
 import redis
@@ -26,6 +26,7 @@ from redis.retry import Retry
 
 from coatcheck.errors import ConfigurationError
 from coatcheck.stores.redis.commands import DEFAULT_PREFIX
+from coatcheck.stores.redis.failures import is_outage
 from coatcheck.stores.redis_address import Address, parse
 
 CONNECT_TIMEOUT_S: Final = 2.0
@@ -35,12 +36,18 @@ _SENTINELS_IN_TIME: Final = 4
 
 LOOK_EVERY_S: Final = 1.0
 """How often somebody is asked who the primary is: the Sentinels always, because one that was replaced goes on answering
-for a while, and what it is told then is lost; a Cluster's other nodes while one of them does not answer."""
+for a while, and what it is told then is lost; the nodes of a Cluster while one of them fails or sends us elsewhere."""
+
+LONGEST_LOOK_S: Final = 30.0
+"""How long that may take. Requests don't wait for it to end."""
 
 _LONGEST_TIMEOUT_S: Final = 3600
 
 MAX_CONNECTIONS: Final = 64
 """Of the sync store, which needs one for each thread that waits for an answer. Further threads wait their turn."""
+
+
+Hosts: TypeAlias = tuple[tuple[str, int], ...]
 
 
 class RedisOptions(TypedDict, total=False):
@@ -96,6 +103,8 @@ class Connecting:
         retry = AsyncRetry(NoBackoff(), 0)
         if self.address.kind == "cluster":
             nodes = [redis.asyncio.cluster.ClusterNode(*host) for host in self.address.hosts]
+            # For the map of slots, of which one node after the other is asked.
+            settings["socket_timeout"] = self.limits.command_timeout_s
             # 0: to begin anew at every fifth redirection would cut the connections of commands that are under way.
             return redis.asyncio.RedisCluster(startup_nodes=nodes, retry=retry, reinitialize_steps=0, **settings)
         if self.address.kind == "sentinel":
@@ -354,12 +363,34 @@ def _error_of(kind: type[redis.Connection], settings: Mapping[str, Any]) -> Exce
     return None
 
 
-def read_slots(client: Any, silent: str) -> Any:
-    """Have a Cluster's client read the map of slots anew: from other nodes than `silent`, if it can be told that."""
+def read_slots(client: Any, failed: str | None, spare: Iterable[Any]) -> Any:
+    """Have a Cluster's client read the map of slots anew.
+
+    Args:
+        client: the client.
+        failed: the name of a node that is asked only if all others fail, where the library can do so.
+        spare: nodes to ask as well. A client forgets those that it began with for those that it learns of, and these
+            may all be gone one day, as when everything moves to other machines.
+    """
+    nodes = client.nodes_manager.startup_nodes
+    for node in spare:
+        nodes.setdefault(node.name, node)
     initialize = client.nodes_manager.initialize
     if "last_failed_node_name" in inspect.signature(initialize).parameters:
-        return initialize(last_failed_node_name=silent)
+        return initialize(last_failed_node_name=failed)
     return initialize()
+
+
+def is_elsewhere(client: Any, node: str, redirected: Collection[str], key: str) -> bool:
+    """Tell whether a key of a Cluster belongs to another node, by what the client knows or what was answered."""
+    if key in redirected:
+        return True
+    try:
+        return bool(key) and client.get_node_from_key(key).name != node
+    except Exception as error:
+        if not is_outage(error):
+            raise
+        return False  # nobody is known to have it
 
 
 def taker_of(pool: Any) -> Callable[[], Any]:

@@ -6,8 +6,9 @@ what came of it. The stores run it, with and without `await`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
-from typing import Any, Final, TypeAlias, cast
+from collections.abc import Callable, Collection, Generator, Sequence
+from copy import copy
+from typing import Any, Final, Self, TypeAlias, cast
 
 from hiredis import pack_command
 
@@ -18,6 +19,7 @@ from coatcheck.stores.redis.failures import (
     NotSent,
     errors_among,
     explained,
+    is_redirection,
     is_worth_another_try,
     names_of,
     pauses,
@@ -37,13 +39,22 @@ class Exchange:
         commands: the commands.
         merges: whether all loads are one MGET. In a Cluster, a command can't name keys of several slots.
         attempt: 0 for the first.
+        redirected: the keys that another node of the Cluster was said to have.
     """
 
-    __slots__ = ("_merges", "_names", "attempt", "commands", "has_failed", "sent")
+    __slots__ = ("_merges", "_names", "attempt", "commands", "has_failed", "redirected", "sent")
 
-    def __init__(self, commands: Sequence[Command[Any]], *, merges: bool, attempt: int = 0) -> None:
+    def __init__(
+        self,
+        commands: Sequence[Command[Any]],
+        *,
+        merges: bool,
+        attempt: int = 0,
+        redirected: Collection[str] = (),
+    ) -> None:
         self.commands = commands
         self.attempt = attempt
+        self.redirected = redirected
         self.has_failed = False
         """Whether one of the answers was an error."""
         self._merges = merges
@@ -58,6 +69,17 @@ class Exchange:
         """The keys of all loads, each once."""
         self.sent: list[tuple[Argument, ...]] = [*_loads(self._names, merges=merges), *rest]
         """What is sent, in this order. There is one answer to each."""
+
+    def places(self, condition: Callable[[str], bool]) -> list[int]:
+        """Give the places of what is sent about keys that meet a condition. Without merging."""
+        keys = [*self._names, *(command.name for command in self.commands if not command.names)]
+        return [place for place, key in enumerate(keys) if condition(key)]
+
+    def without(self, places: Collection[int]) -> Self:
+        """Give what is sent at the other places, to be sent by itself."""
+        rest = copy(self)
+        rest.sent = [each for place, each in enumerate(self.sent) if place not in places]
+        return rest
 
     def packed(self) -> bytes:
         """Give what is sent, as it goes over the wire."""
@@ -128,6 +150,7 @@ def deliver(commands: Sequence[Command[Any]], *, merges: bool, clock: Callable[[
     if not exchange.has_failed:
         return results  # as nearly always
     pending = dict(enumerate(commands))
+    redirected: set[str] = set()
     for attempt, pause_s in enumerate(pauses(), start=1):
         pending = {
             place: command.spelled_out() if "NoScriptError" in names_of(results[place]) else command
@@ -137,7 +160,8 @@ def deliver(commands: Sequence[Command[Any]], *, merges: bool, clock: Callable[[
         if not pending:
             break
         yield pause_s
-        exchange = Exchange(list(pending.values()), merges=merges, attempt=attempt)
+        redirected |= {command.name for place, command in pending.items() if is_redirection(results[place])}
+        exchange = Exchange(list(pending.values()), merges=merges, attempt=attempt, redirected=redirected)
         outcome = _too_late() if clock() > last_moment else (yield exchange)
         for place, result in zip(pending, _came_of(exchange, outcome), strict=True):
             results[place] = result

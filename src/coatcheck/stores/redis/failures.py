@@ -23,6 +23,8 @@ _REFUSED_FOR_NOW: Final = frozenset(
 )
 """Answers by which a server says that it has not carried out the command, and that it is worth another try."""
 
+_REDIRECTIONS: Final = frozenset({"MovedError", "AskError"})
+
 _NOT_WORTH_IT: Final = frozenset(
     {
         "AuthenticationError",
@@ -112,6 +114,11 @@ def errors_among(replies: Iterable[object]) -> list[Exception]:
 def is_demoted(replies: Iterable[object]) -> bool:
     """Tell whether a server says that it is not the primary (any more), so that its connections are of no use."""
     return any("ReadOnlyError" in names_of(error) for error in errors_among(replies))
+
+
+def is_redirection(error: Exception) -> bool:
+    """Tell whether a node says that another one has the key."""
+    return bool(names_of(error) & _REDIRECTIONS)
 
 
 def is_worth_another_try(command: Command[Any], error: Exception) -> bool:

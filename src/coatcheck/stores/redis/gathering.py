@@ -8,6 +8,7 @@ DataLoader). Whoever stops waiting takes nothing from the others.
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Awaitable, Callable
 from contextvars import Context
 from typing import Any, Final, TypeAlias, TypeVar
@@ -21,7 +22,8 @@ MAX_UNDER_WAY: Final = 2
 """Batches at a time. More would be smaller, and cost more each; fewer would let the network's delay add up."""
 
 MAX_BATCH: Final = 256
-"""Commands in one batch: what a server answers in one go, and how much a failure can concern."""
+"""Commands in one batch: what a server answers in one go, and how much a failure can concern. Fewer while the
+connection is too slow for so many."""
 
 Send: TypeAlias = Callable[[list[Command[Any]]], Awaitable[list[Any]]]
 """Sends commands, and gives each one's result or the error for it. Raises what concerns all of them."""
@@ -39,9 +41,10 @@ class Gatherer:
         self._loop = asyncio.get_running_loop()
         self._send = send
         self._patience_s = patience_s
-        self._waiting: list[tuple[Command[Any], asyncio.Future[Any], float]] = []
+        self._waiting: deque[tuple[Command[Any], asyncio.Future[Any], float]] = deque()
         self._under_way: set[asyncio.Task[None]] = set()
         self._is_due = False
+        self._limit = MAX_BATCH
         # Of its own, because a batch belongs to no request more than to another: not in one's traces, nor may its
         # connections keep one's context alive.
         self._context = Context()
@@ -63,10 +66,11 @@ class Gatherer:
     def _depart(self) -> None:
         """Let those go that wait."""
         self._is_due = False
-        batch, self._waiting = self._waiting[:MAX_BATCH], self._waiting[MAX_BATCH:]
         oldest = self._loop.time() - self._patience_s
-        commands, answers = [], []
-        for command, answer, since in batch:
+        commands: list[Command[Any]] = []
+        answers: list[asyncio.Future[Any]] = []
+        while self._waiting and len(commands) < self._limit:
+            command, answer, since = self._waiting.popleft()
             if answer.done():  # whoever asked has been cancelled
                 continue
             if since < oldest:
@@ -88,6 +92,7 @@ class Gatherer:
 
     async def _travel(self, commands: list[Command[Any]], answers: list[asyncio.Future[Any]]) -> None:
         """Send a batch and give out its results. Whatever happens, nobody is left waiting."""
+        left_at = self._loop.time()
         try:
             results = await self._send(commands)
         except asyncio.CancelledError:
@@ -96,6 +101,7 @@ class Gatherer:
             raise
         except Exception as error:  # noqa: BLE001 (it is raised where somebody waits for it)
             results = [error] * len(answers)
+        self._learn(len(commands), self._loop.time() - left_at)
         for answer, result in zip(answers, results, strict=True):
             if answer.done():
                 continue
@@ -103,3 +109,13 @@ class Gatherer:
                 answer.set_exception(result)
             else:
                 answer.set_result(result)
+
+    def _learn(self, count: int, took_s: float) -> None:
+        """Have the next batches be smaller where this one took long, and larger again where it did not.
+
+        What a connection can't carry in the time that a command has would fail as a whole, and be asked for again.
+        """
+        if took_s > self._patience_s / 2:
+            self._limit = max(1, count // 2)
+        elif took_s < self._patience_s / 4 and count == self._limit:
+            self._limit = min(MAX_BATCH, 2 * count)

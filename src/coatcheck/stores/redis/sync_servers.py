@@ -9,10 +9,11 @@ from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from msgspec.structs import replace
+from redis.cluster import ClusterNode
 
 from coatcheck.stores.redis.cluster_cursor import ClusterCursor
 from coatcheck.stores.redis.commands import Command, Commands, MixedUpAnswers
-from coatcheck.stores.redis.connections import LOOK_EVERY_S, Limits, read_slots, taker_of
+from coatcheck.stores.redis.connections import LOOK_EVERY_S, Hosts, Limits, is_elsewhere, read_slots, taker_of
 from coatcheck.stores.redis.exchange import Exchange, Outcome, Reply, deliver
 from coatcheck.stores.redis.failures import (
     Lost,
@@ -55,9 +56,36 @@ class SyncServers(Protocol):
         ...
 
 
-def servers_of(client: Any, limits: Limits, *, is_ours: bool) -> SyncServers:
-    """Give the servers that a client leads to. One that is ours has the limits in its connections."""
-    return (_Cluster if hasattr(client, "nodes_manager") else _OneServer)(client, limits, is_ours=is_ours)
+def servers_of(client: Any, limits: Limits, hosts: Hosts | None) -> SyncServers:
+    """Give the servers that a client leads to. It is ours, and its connections have limits, if its hosts are given."""
+    return (_Cluster if hasattr(client, "nodes_manager") else _OneServer)(client, limits, hosts)
+
+
+class _Lookout:
+    """Looks in the background, now and then, for what may have changed."""
+
+    def __init__(self) -> None:
+        self._next_look_at = 0.0
+        self._look: threading.Thread | None = None
+
+    def look(self, look: Callable[[], object]) -> None:
+        """Begin to look, unless somebody does or has done so just now."""
+        now = time.monotonic()
+        if now >= self._next_look_at and (self._look is None or not self._look.is_alive()):
+            self._next_look_at = now + LOOK_EVERY_S
+            thread = threading.Thread(target=self._run, args=(look,), daemon=True)
+            thread.start()
+            self._look = thread  # only now: one that has not been started can't be waited for
+
+    def wait(self, seconds: float) -> None:
+        """Wait for what is looked at now, if anything is, but not for longer."""
+        if self._look is not None:
+            self._look.join(seconds)
+
+    @staticmethod
+    def _run(look: Callable[[], object]) -> None:
+        with ignoring_outages():
+            look()
 
 
 class _Trust:
@@ -83,27 +111,23 @@ class _Trust:
 class _OneServer:
     """A server by itself, or whichever the Sentinels name."""
 
-    def __init__(self, client: Any, limits: Limits, *, is_ours: bool) -> None:
+    def __init__(self, client: Any, limits: Limits, hosts: Hosts | None) -> None:
         self._client = client
         self._pool = client.connection_pool
         self._trust = _Trust()
-        self._wire = _Wire(self._pool, self._trust, limits, is_ours=is_ours)
+        self._wire = _Wire(self._pool, self._trust, limits, is_ours=hosts is not None)
         self._has_sentinels = hasattr(self._pool, "sentinel_manager")
-        self._next_look_at = time.monotonic() + LOOK_EVERY_S
+        self._lookout = _Lookout()
 
     def ask(self, command: Command[T]) -> T:
         return self.ask_each([command])[0]
 
     def ask_each(self, commands: Sequence[Command[T]]) -> list[T]:
-        if self._has_sentinels and time.monotonic() >= self._next_look_at:
-            self._look_for_primary()
+        if (
+            self._has_sentinels
+        ):  # see whether they name another primary; the pool then gives up its connections by itself
+            self._lookout.look(self._pool.get_master_address)
         return _send(self._wire, self._wire.carry, commands, merges=True)
-
-    def _look_for_primary(self) -> None:
-        """See whether the Sentinels name another primary. The pool then gives up its connections by itself."""
-        self._next_look_at = time.monotonic() + LOOK_EVERY_S
-        with ignoring_outages():
-            self._pool.get_master_address()
 
     def scan(self, commands: Commands, cursor: str, limit: int) -> tuple[list[str], str]:
         keys, following = self.ask(commands.scan(int(cursor or 0), limit))
@@ -123,13 +147,15 @@ class _OneServer:
 class _Cluster:
     """The nodes of a Cluster. The client library knows which has what; it also follows redirections."""
 
-    def __init__(self, client: Any, limits: Limits, *, is_ours: bool) -> None:
+    def __init__(self, client: Any, limits: Limits, hosts: Hosts | None) -> None:
         self._client = client
+        self._hosts = hosts
+        self._patience_s = limits.command_timeout_s
         self._trust = _Trust()
-        self._wire_to = partial(_Wire, trust=self._trust, limits=limits, is_ours=is_ours)
+        self._wire_to = partial(_Wire, trust=self._trust, limits=limits, is_ours=hosts is not None)
         # valkey-py has its own name for it.
         self._client_of = getattr(client, "get_redis_connection", None) or client.get_valkey_connection
-        self._next_look_at = time.monotonic()
+        self._lookout = _Lookout()
 
     def ask(self, command: Command[T]) -> T:
         if len(command.names) <= 1:
@@ -173,34 +199,39 @@ class _Cluster:
         except Exception as error:
             if not is_outage(error):
                 raise
-            with ignoring_outages():  # no node has the slot; next time, one may
-                self._client.nodes_manager.initialize()
+            self._look_for_others()  # no node has the slot; soon, one may
             raise explained(error) from error
+
+    def _look_for_others(self, failed: str | None = None) -> None:
+        """See whether the slots have moved: from the other nodes first, if one has failed."""
+        spare = [ClusterNode(*host) for host in self._hosts or ()]  # type: ignore[no-untyped-call]
+        self._lookout.look(partial(read_slots, self._client, failed, spare))
 
     def _send_to(self, node: Any, commands: Sequence[Command[T]]) -> list[T]:
         wire = self._wire_to(self._client_of(node).connection_pool)
         return _send(wire, partial(self._carry, node.name, wire), commands, merges=False)
 
     def _carry(self, node: str, wire: _Wire, exchange: Exchange) -> list[Reply]:
-        """Send a batch to its node; what has to be sent again goes one by one, wherever the library sends it."""
-        if exchange.attempt:
-            return [self._carry_alone(arguments) for arguments in exchange.sent]
+        """Send a batch to its node, and what belongs to another by now one by one, wherever the library sends it."""
+        moved = self._moved(node, exchange) if exchange.attempt else []
+        staying = exchange.without(moved) if moved else exchange
+        replies: list[Reply] = []
         try:
-            return wire.carry(exchange)
+            if staying.sent:
+                replies = wire.carry(staying)
         except (NotSent, Lost) as error:
             if is_silence(error):
-                self._look_for_another(node)
-            raise
+                self._look_for_others(node)
+            replies = [error] * len(staying.sent)
+        for place in moved:
+            replies.insert(place, self._carry_alone(exchange.sent[place]))
+        return replies
 
-    def _look_for_another(self, silent: str) -> None:
-        """See, now and then and while requests go on, whether another node has the slots of one that is silent."""
-        if time.monotonic() >= self._next_look_at:
-            self._next_look_at = time.monotonic() + LOOK_EVERY_S
-            threading.Thread(target=self._read_slots, args=(silent,), daemon=True).start()
-
-    def _read_slots(self, silent: str) -> None:
-        with ignoring_outages():
-            read_slots(self._client, silent)
+    def _moved(self, node: str, exchange: Exchange) -> list[int]:
+        """Give the places of what is sent again and belongs to another node by now."""
+        self._look_for_others(node)
+        self._lookout.wait(self._patience_s)
+        return exchange.places(partial(is_elsewhere, self._client, node, exchange.redirected))
 
     def _carry_alone(self, arguments: tuple[Any, ...]) -> Reply:
         try:

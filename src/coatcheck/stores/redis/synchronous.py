@@ -11,7 +11,7 @@ from redis import Redis, RedisCluster
 
 from coatcheck.stores.protocol import WriteResult
 from coatcheck.stores.redis.commands import KEYS_OF_A_REQUEST, Commands
-from coatcheck.stores.redis.connections import RedisOptions, check_client, connecting, limits_of
+from coatcheck.stores.redis.connections import Hosts, RedisOptions, check_client, connecting, limits_of
 from coatcheck.stores.redis.failures import explained, is_outage
 from coatcheck.stores.redis.sync_servers import SyncServers, servers_of
 
@@ -24,10 +24,12 @@ class SyncRedisStore:
 
     def __init__(self, redis: str | Redis | RedisCluster, **options: Unpack[RedisOptions]) -> None:
         self._servers: SyncServers | None = None
-        self._is_given = not isinstance(redis, str)
+        self._hosts: Hosts | None = None
+        """Where the client begins, if it is ours."""
         self._make_client: Callable[[], Redis | RedisCluster]
         if isinstance(redis, str):
             made = connecting(redis, options)
+            self._hosts = made.address.hosts
             self._make_client, self._limits = made.sync_client, made.limits
         else:
             check_client(redis, options, is_async=False)
@@ -79,7 +81,7 @@ class SyncRedisStore:
 
     def close(self) -> None:
         """See `SyncStore.close`. A client that was given stays open."""
-        if self._is_given:
+        if self._hosts is None:
             return
         with self._guard:
             servers, self._servers = self._servers, None
@@ -100,7 +102,7 @@ class SyncRedisStore:
             if failure is not None and failed_at > since:
                 raise explained(failure) from failure
             try:
-                self._servers = servers_of(self._make_client(), self._limits, is_ours=not self._is_given)
+                self._servers = servers_of(self._make_client(), self._limits, self._hosts)
             except Exception as error:
                 if not is_outage(error):
                     raise
