@@ -280,6 +280,24 @@ def test_a_refused_form_is_read_to_its_end_if_it_is_short(headers: dict[str, str
     shop.close()
 
 
+@pytest.mark.parametrize("headers", [{"origin": "https://evil.test"}, {"x-csrf-token": "A" * 64}, {}], ids=str)
+def test_nobody_keeps_a_refusal_waiting_by_a_body_that_never_comes(
+    headers: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for limit in ("READS_ON_S", "SEARCHES_S"):
+        monkeypatch.setattr(f"coatcheck.csrf.asgi.{limit}", 0.0)
+    shop = ASGIShop()
+    log_in(shop)
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield b"x"
+        await asyncio.Event().wait()
+
+    form = {"content-type": "application/x-www-form-urlencoded", "content-length": "60000"}
+    assert shop.request("POST", "/buy", content=pieces(), headers={**form, **headers}).status_code == 403
+    shop.close()
+
+
 def test_people_get_a_page_that_says_what_to_do(shop: Any) -> None:
     log_in(shop)
     answer = shop.request("POST", "/buy", headers={"accept": "text/html", "sec-fetch-mode": "navigate"})

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Final
 
 from coatcheck.asgi import (
@@ -25,6 +27,12 @@ from coatcheck.sessions import Session
 REFUSED_KEY: Final = "coatcheck.csrf"
 """Where the application that answers finds out why a request was refused: a `CsrfRefused`."""
 
+SEARCHES_S: Final = 30.0
+"""How long a form may take to come as far as its token. The application has its own limit, for the rest."""
+
+READS_ON_S: Final = 1.0
+"""How long to wait for the rest of a request that is refused already."""
+
 _HEADER: Final = HEADER.encode("ascii")
 _HTTP_REQUEST: Final = "http.request"
 
@@ -33,8 +41,8 @@ class CsrfMiddleware:
     """Refuses requests that other sites' pages send, and those that lack a token. See `CsrfPolicy` for the rules.
 
     The token is taken from the header `X-CSRF-Token`, or else from the form field `csrf_token`, which has to be in the
-    first 64 KiB of the body. `coatcheck.csrf.csrf_field` and `csrf_token` make them. WebSockets need no token, but must
-    not come from another site.
+    first 64 KiB of the body, and to arrive within 30 seconds. `coatcheck.csrf.csrf_field` and `csrf_token` make them.
+    WebSockets need no token, but must not come from another site.
 
     Args:
         app: the application.
@@ -148,18 +156,22 @@ class _Body:
     async def read_what_is_left(self) -> None:
         """Read on, but not for long: servers close a connection on which they have not read the request to its end."""
         read_bytes = 0
-        while not self._is_over and read_bytes < SEARCHED_BYTES:
-            piece, _ = await self.next()
-            read_bytes += len(piece)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(READS_ON_S):
+                while not self._is_over and read_bytes < SEARCHED_BYTES:
+                    piece, _ = await self.next()
+                    read_bytes += len(piece)
 
 
 async def _token_in_form(scope: Scope, body: _Body) -> str | None:
     from coatcheck.csrf.forms import FormSearch
 
     search = FormSearch(header_of(scope["headers"], b"content-type"))
-    while not search.is_over:
-        piece, is_last = await body.next()
-        search.feed(piece, is_last=is_last)
+    with suppress(TimeoutError):
+        async with asyncio.timeout(SEARCHES_S):
+            while not search.is_over:
+                piece, is_last = await body.next()
+                search.feed(piece, is_last=is_last)
     return search.token
 
 
