@@ -47,7 +47,7 @@ SIGNER: Final = TokenSigner([KEY], "__Host-session")
 SEALED: Final = SyncCookieStore([KEY], gorilla_key_pairs=[KEY]).tokens(
     SessionConfig(secret_keys=None, cookie=CookieConfig(), store_has_tokens=True)
 )
-GO_SESSIONS: Final = [GoSessions("gob", 0, ["errors"]), GoSessions("json", 0, ["errors"])]
+GO_SESSIONS: Final = [GoSessions("gob", 0, ["errors"], [KEY]), GoSessions("json", 0, ["errors"], [KEY])]
 
 
 def fuzz_gob(data: bytes) -> None:
@@ -80,10 +80,10 @@ def fuzz_go_session(data: bytes) -> None:
     """What Redis holds of a session that is shared with Go. What was read can be written."""
     for sessions in GO_SESSIONS:
         try:
-            read = sessions.read(data)
+            read = sessions.read(STORE_KEY, data)
         except UndecodableRecord:
             continue
-        again = sessions.read(sessions.write(b"revision", read.record, read))
+        again = sessions.read(STORE_KEY, sessions.write(STORE_KEY, b"revision", read.record, read))
         if again.record != read.record:
             message = f"{read.record} came back as {again.record}"
             raise AssertionError(message)

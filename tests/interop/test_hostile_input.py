@@ -130,7 +130,7 @@ def test_sessions_of_such_streams_are_read_or_refused(stream: bytes) -> None:
 
     def read() -> None:
         try:
-            sessions.read(stream)
+            sessions.read("0" * 64, stream)
         except UndecodableRecord:
             return
 
@@ -144,7 +144,7 @@ def test_json_of_jsons_parts_is_read_or_refused(text: str) -> None:
 
     def read() -> None:
         try:
-            sessions.read(text.encode())
+            sessions.read("0" * 64, text.encode())
         except UndecodableRecord:
             return
 

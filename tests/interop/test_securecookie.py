@@ -57,6 +57,9 @@ def parameters(records: list[dict[str, Any]]) -> list[Any]:
 
 COOKIES, ROTATION, NEGATIVE, REDIS, LIFECYCLE = map(load, ("cookies", "rotation", "negative", "redis", "lifecycle"))
 UNREADABLE = "gob-map/binary-marshaler"
+COOKIES, UNSAFE = (
+    [each for each in COOKIES if (each["keyset"] == "hash-empty") is is_unsafe] for is_unsafe in (False, True)
+)
 
 
 def keys_of(record: dict[str, Any], field: str = "key_pairs_hex") -> list[bytes | None]:
@@ -142,6 +145,13 @@ def test_edge_is_decided_as_documented(record: dict[str, Any], python_value: Pyt
 def is_exact(record: dict[str, Any]) -> bool:
     # A datetime has no nanoseconds; the test below has one that carries them.
     return bool(record.get("encode_exact")) and record["case"] != "json/time"
+
+
+@pytest.mark.parametrize("record", parameters(UNSAFE))
+def test_an_empty_key_is_refused_though_go_takes_it(record: dict[str, Any]) -> None:
+    """It is what a variable gives that is not set, and everybody has it. Newer versions of Go's library refuse it, too."""
+    with pytest.raises(ConfigurationError, match="empty"):
+        cookies_of(record)
 
 
 @pytest.mark.parametrize("record", parameters([each for each in COOKIES if is_exact(each)]))

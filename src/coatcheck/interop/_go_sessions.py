@@ -5,14 +5,18 @@ one key, `METADATA_KEY`, as a string that Go passes through when it saves. Where
 digest in there no longer matches, and the revision follows from the bytes instead: so a write of Go's is a newer
 record to Coatcheck, like any other.
 
+That string says who has logged in, and a Go program may let its visitors choose keys and values. So it is signed, for
+the session that it is in. One that is not ours counts for nothing: the session is then one that only Go has written.
+
 Values of Go's own types (`int64`, structs, times with nanoseconds) keep their types on the way through a request.
 """
 
 from __future__ import annotations
 
+import hmac
 import re
 from base64 import b64decode, urlsafe_b64encode
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha256
 from typing import Annotated, Any, Final, Literal, NamedTuple, Protocol
 
@@ -41,6 +45,8 @@ SerializerName = Literal["gob", "json"]
 
 _VERSION: Final = "1."
 _DIGEST_BYTES: Final = 8
+_MAC_BYTES: Final = 16
+_SIGNED_FOR: Final = b"coatcheck: what a session shared with Go keeps beside its values"
 _DEFAULT_CATEGORY: Final = "message"
 _TYPED_KEY: Final = re.compile(r"(bool|u?int(?:8|16|32|64)?)\((true|false|-?[0-9]{1,20})\)")
 
@@ -181,12 +187,20 @@ class GoSessions:
         serializer: "gob" or "json", as in the Go program.
         max_length: bytes that a session may have; 0 for no limit.
         flash_categories: the keys that the Go program gives to `AddFlash` and `Flashes`.
+        secrets: what Coatcheck's own part is signed with: the first signs, all are tried. None, where only `values`
+            is asked for.
 
     Raises:
         ConfigurationError: an argument can't work.
     """
 
-    def __init__(self, serializer: SerializerName, max_length: int, flash_categories: Iterable[str]) -> None:
+    def __init__(
+        self,
+        serializer: SerializerName,
+        max_length: int,
+        flash_categories: Iterable[str],
+        secrets: Sequence[bytes] = (),
+    ) -> None:
         if serializer not in _SERIALIZERS:
             msg = f"serializer: expected 'gob' or 'json', got {serializer!r}"
             raise ConfigurationError(msg)
@@ -199,18 +213,19 @@ class GoSessions:
         self._max_length = max_length
         self._flash_keys = {_DEFAULT_CATEGORY: FLASH_KEY, **_checked_categories(flash_categories)}
         self._reserved = {METADATA_KEY, *self._flash_keys.values()} - {FLASH_KEY}
+        self._signing_keys = [hmac.digest(secret, _SIGNED_FOR, "sha256") for secret in secrets]
 
     # --- reading --------------------------------------------------------------------------------------------------
 
-    def read(self, data: bytes) -> GoSession:
-        """Read what Go or `write` has stored.
+    def read(self, store_key: str, data: bytes) -> GoSession:
+        """Read what Go or `write` has stored under a store key.
 
         Raises:
             UndecodableRecord: it can't be read, or holds what a session of Coatcheck's can't hold.
         """
         try:
             pairs = self._serializer.loads(data)
-            metadata = _read_metadata(pairs.pop(METADATA_KEY, None))
+            metadata = self._read_metadata(store_key, pairs.pop(METADATA_KEY, None))
             plain_values = self._named(pairs)
             native = self._native(plain_values)
         except (ValueError, SessionError) as error:
@@ -240,6 +255,22 @@ class GoSessions:
         """
         return self._native(self._named(pairs))
 
+    def _read_metadata(self, store_key: str, text: Any) -> _Metadata | None:
+        """Read what Coatcheck keeps for itself. None if there is nothing, or it is not what Coatcheck wrote here."""
+        if text is None:
+            return None
+        try:
+            if not isinstance(text, str) or not text.startswith(_VERSION):
+                raise ValueError  # noqa: TRY301
+            signed = b64decode(text.removeprefix(_VERSION), altchars="-_", validate=True)
+            mac, encoded = signed[:_MAC_BYTES], signed[_MAC_BYTES:]
+            if not any(hmac.compare_digest(mac, _mac(key, store_key, encoded)) for key in self._signing_keys):
+                return None
+            return _decode_metadata(encoded)
+        except (ValueError, msgspec.MsgspecError):
+            msg = f"its {METADATA_KEY!r} was not written by this version of Coatcheck, or is damaged"
+            raise ValueError(msg) from None
+
     def _named(self, pairs: Mapping[Any, Any]) -> dict[str, Any]:
         return {self._serializer.name_of(key): value for key, value in pairs.items()}
 
@@ -260,10 +291,11 @@ class GoSessions:
 
     # --- writing --------------------------------------------------------------------------------------------------
 
-    def write(self, revision: bytes, record: Record, replacing: GoSession | None = None) -> bytes:
+    def write(self, store_key: str, revision: bytes, record: Record, replacing: GoSession | None = None) -> bytes:
         """Give the bytes to store, which Go can read.
 
         Args:
+            store_key: where they are to be stored.
             revision: what the record has to be known by.
             record: what to store.
             replacing: what is there now. A new value gets the Go type of the one that it replaces, if it fits.
@@ -281,7 +313,9 @@ class GoSessions:
         native = self.values(read_back)
         times = (record.created_at_ms, record.updated_at_ms, record.renewed_at_ms)
         metadata = _Metadata(revision, _digest(native), *times, record.remember, record.login, record.limits)
-        pairs[METADATA_KEY] = _VERSION + urlsafe_b64encode(_encode_metadata(metadata)).decode("ascii")
+        encoded = _encode_metadata(metadata)
+        signed = _mac(self._signing_keys[0], store_key, encoded) + encoded
+        pairs[METADATA_KEY] = _VERSION + urlsafe_b64encode(signed).decode("ascii")
         data = self._serializer.dumps(pairs)
         self._check_length(data, pairs)
         return data
@@ -363,16 +397,8 @@ def _flash_list(key: str, messages: Any) -> list[Any]:
     return messages
 
 
-def _read_metadata(text: Any) -> _Metadata | None:
-    if text is None:
-        return None
-    try:
-        if not isinstance(text, str) or not text.startswith(_VERSION):
-            raise ValueError  # noqa: TRY301
-        return _decode_metadata(b64decode(text.removeprefix(_VERSION), altchars="-_", validate=True))
-    except (ValueError, msgspec.MsgspecError):
-        msg = f"its {METADATA_KEY!r} was not written by this version of Coatcheck, or is damaged"
-        raise ValueError(msg) from None
+def _mac(key: bytes, store_key: str, encoded: bytes) -> bytes:
+    return hmac.digest(key, store_key.encode() + encoded, "sha256")[:_MAC_BYTES]
 
 
 def _encoded(name: str, value: Any) -> Raw:

@@ -120,6 +120,11 @@ class SecureCookie:
         """Without the keys."""
         return f"<SecureCookie {self._serializer}, {len(self._pairs)} key pairs>"
 
+    @property
+    def hash_keys(self) -> tuple[bytes, ...]:
+        """The hash keys that can work, the one that signs first."""
+        return tuple(pair.hash_key for pair in self._pairs)
+
     def encode(self, name: str, value: Any, *, issued_at: int | None = None) -> str:
         """Make the value of a cookie, signed with the first key pair.
 
@@ -308,8 +313,8 @@ def _usable_pairs(keys: Sequence[bytes | None]) -> tuple[_KeyPair, ...]:
     problem = "key_pairs is empty; there must be at least one hash key"
     for position in range(0, len(keys), 2):
         hash_key, block_key = keys[position], keys[position + 1] if position + 1 < len(keys) else None
-        if hash_key is None:
-            problem = f"key_pairs[{position}] is None; only block keys can be left out"
+        if not hash_key:
+            problem = f"key_pairs[{position}] is {'None' if hash_key is None else 'empty'}; it must be a hash key"
         elif block_key is not None and len(block_key) not in _BLOCK_KEY_BYTES:
             problem = f"key_pairs[{position + 1}] has {len(block_key)} bytes; block keys have 16, 24 or 32"
         else:
