@@ -129,7 +129,11 @@ def seeds(target: str) -> list[bytes]:
     return {
         "gob": streams,
         "cookie": [b"1700000000|" + stream for stream in streams[:50]] + [b'1700000000|{"a":[1]}'],
-        "go_session": [*streams, *go_sessions, *(GO_SESSIONS[0].write(b"revision", made) for made in _records())],
+        "go_session": [
+            *streams,
+            *go_sessions,
+            *(GO_SESSIONS[0].write(STORE_KEY, b"revision", made) for made in _records()),
+        ],
         "token": [SIGNER.sign(SIGNER.new_id(), 5).encode(), SEALED.sign(SEALED.new_id(), 5).encode()],
         "record": [records.encode(STORE_KEY, b"revision", made) for made in _all_kinds()],
     }[target]

@@ -149,7 +149,7 @@ def is_exact(record: dict[str, Any]) -> bool:
 
 @pytest.mark.parametrize("record", parameters(UNSAFE))
 def test_an_empty_key_is_refused_though_go_takes_it(record: dict[str, Any]) -> None:
-    """It is what a variable gives that is not set, and everybody has it. Newer versions of Go's library refuse it, too."""
+    """It is what a variable gives that is not set, and everybody has it. Newer versions of that library refuse it."""
     with pytest.raises(ConfigurationError, match="empty"):
         cookies_of(record)
 
