@@ -11,7 +11,7 @@ import asyncio
 import inspect
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import timedelta
 from enum import Enum
@@ -411,8 +411,20 @@ class Sessions(_Sessions[AsyncStore, Session]):
             await session.save()
 
     async def abandon(self, session: Session) -> None:
-        """Drop what has changed, because the request failed. Only `destroy()` holds."""
-        await self.one_at_a_time(session._work, self._steps_to_abandon)
+        """Drop what has changed, because the request failed. Only `destroy()` holds, also when it is cancelled."""
+        abandoning = self.one_at_a_time(session._work, self._steps_to_abandon)
+        await (self._to_its_end(abandoning) if session._work.destroyed else abandoning)
+
+    async def _to_its_end(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do what has to be done although whoever waits is cancelled: once, or as anyio does, at whatever it awaits."""
+        task = asyncio.create_task(work)
+        self._to_end.add(task)
+        task.add_done_callback(self._to_end.discard)
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError:
+            task.add_done_callback(_log_failure)
+            raise
 
     async def give_up(self, session: Session, *, keep_changes: bool = False) -> None:
         """Do as `abandon` for an application that has raised: a store that fails then is logged, not raised.
@@ -588,6 +600,8 @@ class Sessions(_Sessions[AsyncStore, Session]):
 
     async def close(self) -> None:
         """Close the store's connections. They open anew if the store is used again."""
+        loop = asyncio.get_running_loop()
+        await asyncio.gather(*(task for task in self._to_end if task.get_loop() is loop), return_exceptions=True)
         await self.store.close()
         for source in self._sources:
             if source.records is not None:
@@ -596,6 +610,7 @@ class Sessions(_Sessions[AsyncStore, Session]):
     def _store(self, store: str | AsyncStore) -> AsyncStore:
         self._watches: WeakKeyDictionary[asyncio.AbstractEventLoop, Watch] = WeakKeyDictionary()
         self._turns = Turns()
+        self._to_end: set[asyncio.Task[None]] = set()
         if isinstance(store, str):
             return store_from_url(store, self.config.clock)
         if not inspect.iscoroutinefunction(getattr(store, "load", None)):
@@ -784,6 +799,13 @@ def handle_of(session: BaseSession | str | None) -> str | None:
 def check_handle(handle: str) -> str:
     """Give a handle back. One that can't be a session's becomes one that no session has."""
     return handle if is_store_key(handle) else "0" * 40
+
+
+def _log_failure(task: asyncio.Task[None]) -> None:
+    """Say of what nobody waits for any more that it has failed."""
+    error = None if task.cancelled() else task.exception()
+    if isinstance(error, StoreUnavailable):
+        log_loss(error)
 
 
 def _check_found(session: BaseSession, token: str | New | None) -> None:

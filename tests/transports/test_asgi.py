@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 from collections.abc import Awaitable, Callable, Iterable
 from datetime import timedelta
 from typing import Any
 
+import anyio
 import pytest
 
 from coatcheck import CookieConfig, Session, Sessions, SyncSessions
@@ -15,6 +17,7 @@ from coatcheck.errors import (
     ConfigurationError,
     RecordTooLarge,
     ResponseStarted,
+    SessionNotFound,
     SessionNotLoaded,
     StoreUnavailable,
     UnsupportedValue,
@@ -299,6 +302,42 @@ async def test_a_logout_holds_when_the_rest_of_the_request_fails(site: Site, fai
         assert "Max-Age=0" in ((await site.get(handler)).set_cookie or "")
     site.cookie = cookie
     assert await site.stored() is None
+
+
+class FarStore(MemoryStore):
+    """Makes whoever asks it wait, as a server does."""
+
+    async def load(self, *keys: str) -> list[bytes | None]:
+        await asyncio.sleep(0)
+        return await super().load(*keys)
+
+    async def delete(self, key: str) -> bytes | None:
+        await asyncio.sleep(0)
+        return await super().delete(key)
+
+
+@pytest.mark.parametrize("how", ["in the application", "in a middleware of Starlette's kind"])
+async def test_a_logout_holds_when_the_request_is_cancelled_again_and_again(how: str) -> None:
+    """As anyio does: at whatever is awaited until its scope is left, which is not before the session was given up."""
+    site = Site(FarStore())
+    await site.log_in()
+    token = str(site.cookie).partition("=")[2]
+
+    async def logs_out(session: Session, _exchange: Exchange) -> None:
+        session.logout()
+        scope.cancel()
+        await asyncio.Event().wait()
+
+    with anyio.CancelScope() as scope:
+        if how == "in the application":
+            await site.get(logs_out)
+        else:
+            async with anyio.create_task_group() as group:
+                group.start_soon(site.get, logs_out)
+    await site.sessions.close()  # which waits for what is under way
+    with pytest.raises(SessionNotFound):
+        async with site.sessions.open(token):
+            pass
 
 
 async def test_an_error_of_the_session_reaches_the_application_before_the_response_starts(site: Site) -> None:
