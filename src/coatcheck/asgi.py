@@ -10,13 +10,14 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMappi
 from datetime import timedelta
 from functools import partial
 from typing import Any, Final, TypeAlias
+from urllib.parse import quote
 
 from coatcheck import outage
 from coatcheck.devices import Device
 from coatcheck.errors import ConfigurationError, StoreUnavailable
 from coatcheck.guard import Guard, Refusal, Request
 from coatcheck.headers import BYTES
-from coatcheck.mounting import Load, check_sessions, claim_cookie, is_eager
+from coatcheck.mounting import Load, check_sessions, claim_cookie, is_below, is_eager
 from coatcheck.outage import WhileDown
 from coatcheck.plain_http import PlainHttpNotice
 from coatcheck.sessions import FIRST_ERROR_STATUS, Session, Sessions
@@ -188,11 +189,12 @@ class _Exchange:
             if not work.settled:
                 await self._sessions.save_rest(self.session)
         elif message["type"] in _STARTS:
-            if not work.settled or work.accessed:  # else nobody has used it, and nothing is due
-                status = message.get("status", _SWITCHING_PROTOCOLS)
-                if self._store_error is not None and status < FIRST_ERROR_STATUS:
+            status = message.get("status", _SWITCHING_PROTOCOLS)
+            is_error = status >= FIRST_ERROR_STATUS
+            if not work.settled or work.accessed or is_error:  # else nobody has used it, and nothing is due
+                if self._store_error is not None and not is_error:
                     raise self._store_error  # the application went on after the error; its answer may not be true
-                if not self._sessions.lifecycle.settle(work):
+                if is_error or not self._sessions.lifecycle.settle(work):
                     try:
                         set_cookie = await self._sessions.conclude(self.session, status)
                     except StoreUnavailable as error:
@@ -223,7 +225,7 @@ class _Exchange:
         """
         if self.has_started:
             return None
-        return error if isinstance(error, StoreUnavailable) else self._store_error
+        return _outage_in(error) or self._store_error
 
     async def failed(self) -> None:
         """The application raised: nothing is stored, unless it is a WebSocket whose client has just gone."""
@@ -296,6 +298,9 @@ def request_of(scope: Scope) -> Request:
     # Servers need not give the raw path, and Starlette's TestClient left the query on it for long.
     path: bytes = (scope.get("raw_path") or b"").partition(b"?")[0] or scope["path"].encode()
     target = path.decode("latin-1")
+    root: str = quote(scope.get("root_path", ""))
+    if root and not is_below(target, root):  # a proxy took it away, and the application says that it is there
+        target = root + target
     if scope.get("query_string"):
         target += "?" + scope["query_string"].decode("latin-1")
     return Request(
@@ -309,6 +314,14 @@ def request_of(scope: Scope) -> Request:
 def header_of(headers: Headers, wanted: bytes) -> str:
     """Give a header's value; of several, all with commas between; an empty text if there is none."""
     return ", ".join(value.decode("latin-1") for name, value in headers if name == wanted)
+
+
+def _outage_in(error: Exception) -> StoreUnavailable | None:
+    """Give the error of the store that an application raised, by itself or in the group of errors that tasks had."""
+    if isinstance(error, ExceptionGroup):
+        rest = error.split(StoreUnavailable)[1]
+        return None if rest is not None else _outage_in(error.exceptions[0])
+    return error if isinstance(error, StoreUnavailable) else None
 
 
 def _device(headers: Headers, client: Sequence[Any] | None) -> Device:

@@ -19,6 +19,8 @@ class ResponseHeaders(Generic[Text]):
         self._cookie: Text = text("cookie")
         self._any: Text = text("*")
         self._comma: Text = text(",")
+        self._equals: Text = text("=")
+        self._semicolon: Text = text(";")
         self._cache_control: Text = text("cache-control")
         self._surrogate_control: Text = text("surrogate-control")
         self._set_cookie: Text = text("set-cookie")
@@ -47,8 +49,9 @@ class ResponseHeaders(Generic[Text]):
         if set_cookie is not None or old_cookie is not None or for_now:
             headers[:] = [header for header in headers if not self._is_for_caches(header[0].lower())]
             headers.append(self._no_store)
-            cookies = [cookie for cookie in (set_cookie, old_cookie) if cookie is not None]
-            headers += [(self._set_cookie, self._text(cookie)) for cookie in cookies]
+            for cookie in (set_cookie, old_cookie):
+                if cookie is not None and not self._is_outdone(self._text(cookie), headers):
+                    headers.append((self._set_cookie, self._text(cookie)))
         elif not accessed:
             return
         self.vary(headers)
@@ -61,6 +64,13 @@ class ResponseHeaders(Generic[Text]):
                 if self._cookie in words or self._any in words:
                     return
         headers.append(self._vary_cookie)
+
+    def _is_outdone(self, cookie: Text, headers: list[tuple[Text, Text]]) -> bool:
+        """Tell whether a cookie is to be cleared that an application further in has just set."""
+        name, equals, value = cookie.partition(self._equals)
+        return value.startswith(self._semicolon) and any(
+            header.lower() == self._set_cookie and other.startswith(name + equals) for header, other in headers
+        )
 
     def _is_for_caches(self, name: Text) -> bool:
         """Also the fields for one kind of cache, which it would put before Cache-Control (RFC 9213)."""

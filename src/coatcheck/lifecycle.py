@@ -29,7 +29,7 @@ from coatcheck.events import Event
 from coatcheck.keeper import MAX_CONFLICTS, MOVED_MS, NOTHING_FOUND, Found, Keeper, Steps, fetch, too_many_conflicts
 from coatcheck.operations import Delete, Load, Pause, Touch
 from coatcheck.record import AnyRecord, Login, Moved, Record
-from coatcheck.token import Tokens, TokenSigner, VerifiedToken
+from coatcheck.token import Tokens, TokenSigner
 from coatcheck.users import Users, check_user_id, epoch_key, is_of_epoch, tag_of
 from coatcheck.working_copy import CLAIMED, WorkingCopy
 
@@ -87,7 +87,15 @@ class Lifecycle:
         work = WorkingCopy(now_ms, self._tokens.new_id)
         if not tokens:
             return work
-        genuine = self._tokens.verify(tokens[0]) if len(tokens) == 1 else self._only_genuine(tokens)
+        if len(tokens) == 1:
+            genuine = self._tokens.verify(tokens[0])
+        elif len(tokens) > _MAX_COOKIES:
+            return _refused(work, "ambiguous")
+        else:
+            all_genuine = [token for token in map(self._tokens.verify, tokens) if token is not None]
+            if len(all_genuine) > 1:
+                return _refused(work, "ambiguous")
+            genuine = all_genuine[0] if all_genuine else None
         if genuine is None:
             return _refused(work, "forged")
         issued_at_ms = genuine.issued_at * 1000
@@ -107,13 +115,6 @@ class Lifecycle:
         if work.claimed is not None:
             work.standing = "unloaded"
             work.settled = False
-
-    def _only_genuine(self, tokens: Sequence[bytes]) -> VerifiedToken | None:
-        """Give the token that is genuine, if exactly one of several is."""
-        if len(tokens) > _MAX_COOKIES:
-            return None
-        genuine = [token for token in map(self._tokens.verify, tokens) if token is not None]
-        return genuine[0] if len(genuine) == 1 else None
 
     # --- load -------------------------------------------------------------------------------------------------
 
@@ -679,7 +680,8 @@ class Lifecycle:
 
 def _refused(work: WorkingCopy, reason: str) -> WorkingCopy:
     """The client's cookie leads nowhere."""
-    if work.claimed is None:  # else it is another system's
+    # It is cleared, but for another system's, and where there are several: ours would go, and a planted one stay.
+    if work.claimed is None and reason != "ambiguous":
         work.cookie_is_stale = True
     work.settled = False
     handle = "" if work.session_id is None else work.session_id.store_key

@@ -383,6 +383,7 @@ class Sessions(_Sessions[AsyncStore, Session]):
         spares most responses this.
         """
         work = session._work
+        work.is_void = status >= FIRST_ERROR_STATUS
         try:
             rule = self._rule_for(status)
             waiting = self._due(work, rule)
@@ -408,7 +409,7 @@ class Sessions(_Sessions[AsyncStore, Session]):
     async def save_rest(self, session: Session) -> None:
         """Store what was changed after `conclude`. Asked for with every message that leaves after the headers."""
         if not session._work.settled:
-            await session.save()
+            await (self.abandon(session) if session._work.is_void else session.save())
 
     async def abandon(self, session: Session) -> None:
         """Drop what has changed, because the request failed. Only `destroy()` holds, also when it is cancelled."""
@@ -647,7 +648,8 @@ class SyncSessions(_Sessions[SyncStore, SyncSession]):
     def conclude(self, session: SyncSession, status: int) -> str | None:
         """See `Sessions.conclude`."""
         work = session._work
-        if self.lifecycle.settle(work):
+        work.is_void = status >= FIRST_ERROR_STATUS
+        if not work.is_void and self.lifecycle.settle(work):
             return None
         try:
             self.one_at_a_time(work, self._rule_for(status))
@@ -668,7 +670,10 @@ class SyncSessions(_Sessions[SyncStore, SyncSession]):
     def save_rest(self, session: SyncSession) -> None:
         """See `Sessions.save_rest`."""
         if not session._work.settled:
-            session.save()
+            if session._work.is_void:
+                self.abandon(session)
+            else:
+                session.save()
 
     def abandon(self, session: SyncSession) -> None:
         """See `Sessions.abandon`."""

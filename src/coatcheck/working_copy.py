@@ -85,6 +85,7 @@ class WorkingCopy:
         "cookie_is_stale",
         "destroyed",
         "device",
+        "is_void",
         "issued_at_ms",
         "issues_cookie",
         "life",
@@ -148,6 +149,8 @@ class WorkingCopy:
     """Nobody is going to commit any more."""
     sealed: bool
     """The response's headers have left: no cookie can be set any more."""
+    is_void: bool
+    """The response is an error of the application's, so nothing is stored, with its body or after it either."""
     cookie_is_stale: bool
     """The client holds a cookie of our name that leads nowhere."""
     issues_cookie: bool
@@ -190,7 +193,7 @@ class WorkingCopy:
         self.device = None
         self.outage = None
         self.by_older_key = self.login_is_new = self.renewed_by_clock = False
-        self.accessed = self.closed = self.sealed = False
+        self.accessed = self.closed = self.sealed = self.is_void = False
         self.settled = True
         self.cookie_is_stale = self.issues_cookie = self.may_go_on = False
         self.predecessor_key = self.successor_key = ""

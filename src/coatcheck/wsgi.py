@@ -99,7 +99,7 @@ class SessionMiddleware:
             if response.has_left:
                 raise
             self._outages.report(error)
-            return response.refuse()
+            return _body_for(environ, response.refuse())
         except BaseException:
             response.failed()
             raise
@@ -120,28 +120,36 @@ def require_login(
 
     def guarded(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         refusal = guard.refusal(environ[environ_key], request_of(environ))
-        return app(environ, start_response) if refusal is None else start_refusal(refusal, start_response)
+        return app(environ, start_response) if refusal is None else start_refusal(refusal, environ, start_response)
 
     return guarded
 
 
-def start_refusal(refusal: Refusal, start_response: StartResponse) -> list[bytes]:
+def start_refusal(refusal: Refusal, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
     """Answer a request that may not pass."""
     status = HTTPStatus(refusal.status)
     start_response(f"{status} {status.phrase}", list(refusal.headers))
-    return [refusal.body]
+    return _body_for(environ, [refusal.body])
+
+
+def _body_for(environ: WSGIEnvironment, body: Iterable[bytes]) -> Iterable[bytes]:
+    """Give a body of our own, which the answer to HEAD has not (RFC 9110, section 9.3.2)."""
+    return [] if environ["REQUEST_METHOD"] == "HEAD" else body
 
 
 def path_of(environ: WSGIEnvironment) -> str:
-    """Give the whole path of a request, as PEP 3333 has it: Latin-1, and no longer percent-encoded."""
+    """Give the whole path of a request, no longer percent-encoded."""
+    return _path_bytes(environ).decode("utf-8", "replace")
+
+
+def _path_bytes(environ: WSGIEnvironment) -> bytes:
     path: str = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
-    return path
+    return path.encode("latin-1", "replace")  # PEP 3333: a str that holds bytes
 
 
 def request_of(environ: WSGIEnvironment) -> Request:
     """Give what guards have to know of a request."""
-    # PEP 3333: the path is decoded as Latin-1 and no longer percent-encoded.
-    path = quote(path_of(environ).encode("latin-1", "replace"))
+    path = quote(_path_bytes(environ))
     query = environ.get("QUERY_STRING", "")
     return Request(
         environ["REQUEST_METHOD"],
@@ -201,8 +209,9 @@ class _Response:
         return self.write
 
     def send_headers(self) -> None:
-        """Store the session, then let the headers leave. Does nothing the second time."""
+        """Store the session, then let the headers leave. If they have, store what was changed since."""
         if self.has_left:
+            self.save()
             return
         if self._status is None:
             msg = "the application gave a body without calling start_response"

@@ -272,6 +272,28 @@ async def test_an_answer_of_500_or_more_stores_nothing_even_when_its_body_follow
     assert await site.stored() == {"user": "alice"}
 
 
+@pytest.mark.parametrize("used_before", [True, False])
+@pytest.mark.parametrize("when", ["in its body", "after it"])
+async def test_what_changes_with_an_answer_of_500_or_more_is_not_stored_either(
+    site: Site, when: str, used_before: bool
+) -> None:
+    await site.log_in()
+    cookie = site.cookie
+
+    async def handler(session: Session, exchange: Exchange) -> None:
+        if used_before:
+            assert session["user"] == "alice"
+        await exchange.start(500)
+        if when == "in its body":
+            session["user"] = "mallory"
+        await exchange.body(b"sorry")
+        session["late"] = True
+
+    assert (await site.get(handler)).set_cookie is None
+    site.cookie = cookie
+    assert await site.stored() == {"user": "alice"}
+
+
 async def test_an_exception_stores_nothing(site: Site) -> None:
     await site.log_in()
 
@@ -424,6 +446,23 @@ async def test_while_the_store_is_down_the_answer_is_503_and_nobody_is_logged_ou
     assert len(exchange.sent) == 2
     site.store.recover()
     assert await site.stored() == {"user": "alice"}
+
+
+@pytest.mark.parametrize("others", [[], [ZeroDivisionError()]])
+async def test_an_outage_that_a_group_of_tasks_has_met_is_503_if_nothing_else_went_wrong(
+    site: Site, others: list[Exception]
+) -> None:
+    await site.log_in()
+    message = "of two tasks"
+
+    async def handler(_session: Session, _exchange: Exchange) -> None:
+        raise ExceptionGroup(message, [ExceptionGroup(message, [StoreUnavailable("down")]), *others])
+
+    if others:
+        with pytest.raises(ExceptionGroup):
+            await site.get(handler)
+    else:
+        assert (await site.get(handler)).status == 503
 
 
 async def test_the_log_says_why_requests_are_answered_by_503_but_not_for_each(
@@ -764,6 +803,16 @@ def test_the_target_of_a_request_has_its_query_once(raw_path: bytes | None) -> N
         "headers": [],
     }
     assert request_of(scope).target == ("/a%2Fb?page=2" if raw_path else "/a/b?page=2")
+
+
+@pytest.mark.parametrize(
+    ("path", "target"), [("/orders", "/api/orders"), ("/api/orders", "/api/orders"), ("/apis", "/api/apis")]
+)
+def test_the_target_of_a_request_has_what_a_proxy_took_away_and_the_application_knows_of(
+    path: str, target: str
+) -> None:
+    scope = {"type": "http", "path": path, "raw_path": path.encode(), "root_path": "/api", "headers": []}
+    assert request_of(scope).target == target
 
 
 async def log_in_alice(site: Site) -> None:

@@ -239,6 +239,22 @@ def test_the_older_write_callable_works(site: Site) -> None:
     assert answer.set_cookie is not None
 
 
+def test_what_changes_between_two_writes_is_stored_before_the_second_leaves(site: Site) -> None:
+    site.log_in()
+
+    def handler(session: SyncSession, start_response: Any) -> Iterable[bytes]:
+        write = start_response("200 OK", PLAIN)
+        write(b"one")
+        session["read"] = 1
+        write(b"two")
+        assert site.stored() == {"user": "alice", "read": 1}
+        session["read"] = 2
+        return []
+
+    assert site.get(handler, validate=False).written == [b"one", b"two"]
+    assert site.stored() == {"user": "alice", "read": 2}
+
+
 def test_a_file_reaches_the_server_as_it_is(site: Site) -> None:
     file = FileWrapper(BytesIO(b"content"))
 
@@ -293,6 +309,20 @@ def test_without_a_cookie_the_store_is_not_asked(site: Site) -> None:
 def test_an_answer_of_500_or_more_stores_nothing(site: Site) -> None:
     site.log_in()
     assert site.get(writing("500 Internal Server Error")).set_cookie is None
+    assert site.stored() == {"user": "alice"}
+
+
+def test_what_changes_with_an_answer_of_500_or_more_is_not_stored_either(site: Site) -> None:
+    site.log_in()
+
+    def handler(session: SyncSession, start_response: Any) -> Iterator[bytes]:
+        start_response("500 Internal Server Error", PLAIN)
+        yield b"sorry"
+        session["user"] = "mallory"
+        yield b"indeed"
+        session["late"] = True
+
+    assert site.get(handler).body == b"sorryindeed"
     assert site.stored() == {"user": "alice"}
 
 
@@ -383,6 +413,37 @@ def test_while_the_store_is_down_the_answer_is_503_and_nobody_is_logged_out(
     assert b"unavailable" in answer.body
     site.store.recover()
     assert site.stored() == {"user": "alice"}
+
+
+@pytest.mark.parametrize("is_down", [True, False])
+def test_an_answer_of_our_own_to_head_has_no_body(site: Site, is_down: bool) -> None:
+    site.log_in()
+
+    def page(_environ: Any, start_response: Any) -> Iterable[bytes]:
+        start_response("200 OK", PLAIN)
+        return [b""]
+
+    if is_down:
+        site.store.fail()
+    environ = {"REQUEST_METHOD": "HEAD", "QUERY_STRING": "", "HTTP_COOKIE": site.cookie}
+    setup_testing_defaults(environ)
+    answer = Answer()
+    answer.body = b"".join(SessionMiddleware(require_login(page), site.sessions)(environ, answer.start))
+    assert (answer.status[:3], answer.body) == ("503" if is_down else "303", b"")
+
+
+def test_a_path_that_is_not_ascii_goes_on_while_the_store_is_down() -> None:
+    """PEP 3333 gives its bytes as if they were Latin-1."""
+    site = Site(while_down={"/caf\xe9": "continue"})
+    site.log_in()
+    site.store.fail()
+
+    def page(session: SyncSession, start_response: Any) -> Iterable[bytes]:
+        start_response("200 OK", PLAIN)
+        return [b"for nobody" if not session.is_available else b""]
+
+    assert site.get(page, SCRIPT_NAME="", PATH_INFO="/caf\xc3\xa9").body == b"for nobody"
+    assert site.get(page, SCRIPT_NAME="", PATH_INFO="/cafe").status == "503 Service Unavailable"
 
 
 def test_lazy_loading_reads_when_the_session_is_first_used() -> None:

@@ -68,7 +68,7 @@ class CsrfMiddleware:
             if self._refusal is not None:
                 environ[REFUSED_KEY] = error
                 return self._refusal(environ, start_response)
-            return start_refusal(refuse(error, request_of(environ)), start_response)
+            return start_refusal(refuse(error, request_of(environ)), environ, start_response)
         return self._app(environ, start_response)
 
     def _check(self, environ: WSGIEnvironment) -> None:
