@@ -118,6 +118,8 @@ class SessionMiddleware:
         else:
             if not (exchange.has_started and session._work.settled):  # mostly, nothing is left to do
                 await self._finish(exchange, scope)
+        finally:
+            session._work.closed = True
 
     def _begin(self, scope: Scope, receive: Receive, send: Send) -> _Exchange:
         """Begin with a request's session, which is not loaded yet."""

@@ -42,10 +42,13 @@ class SessionNotFound(SessionError, LookupError):
 
 
 class SessionClosed(SessionError, RuntimeError):
-    """A session was changed after the block of `open()`, when nothing would store the change any more."""
+    """A session was changed after its request, or the block of `open()`, when nothing would store the change."""
 
     def __init__(self) -> None:
-        super().__init__("The block of open() is over, so this change would never be stored; make it inside the block")
+        super().__init__(
+            "The request, or the block of open(), is over, so this change would never be stored. Make it before that; "
+            "what goes on after a request opens the session for itself: sessions.open(token)"
+        )
 
 
 class ResponseStarted(SessionError, RuntimeError):

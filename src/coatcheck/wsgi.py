@@ -92,6 +92,7 @@ class SessionMiddleware:
             body = self._app(environ, response.start)
             if isinstance(body, list | tuple) or _is_file(body, environ):
                 response.send_headers_of(body)  # the application is done; the server may want the body as it is
+                session._work.closed = True
                 return body
             return _body(body, response, self._outages)
         except StoreUnavailable as error:
@@ -256,10 +257,13 @@ class _Response:
 
     def finish(self, *, failed: bool) -> None:
         """Store what was changed while the body was sent."""
-        if failed or not self.has_left:
-            self.failed()
-        else:
-            self.save()
+        try:
+            if failed or not self.has_left:
+                self.failed()
+            else:
+                self.save()
+        finally:
+            self._session._work.closed = True
 
 
 def _body(body: Iterable[bytes], response: _Response, outages: outage.OutageLog) -> _Body:

@@ -18,7 +18,7 @@ from yarl import URL
 
 from coatcheck import CookieConfig, Sessions, SyncSessions
 from coatcheck.csrf import csrf_field, csrf_token
-from coatcheck.errors import ConfigurationError, ResponseStarted, StoreUnavailable
+from coatcheck.errors import ConfigurationError, ResponseStarted, SessionClosed, StoreUnavailable
 from coatcheck.integrations.aiohttp import get_session, login_required, recent_login_required, setup
 from coatcheck.testing import FailingStore, ManualClock, alogged_in
 
@@ -343,6 +343,28 @@ async def test_change_in_a_stream_is_stored_at_its_end_and_earlier_by_save(site:
         assert (await client.get("/")).status == 200
         assert seen == [{"cart": ["book", "pen"]}]
         assert await site.stored() == {"cart": ["book", "pen", "ink"]}
+
+
+async def test_change_in_a_body_that_is_made_after_the_handler_is_an_error_where_it_is_made(site: Site) -> None:
+    """By then the session has been stored, and nothing of aiohttp's would say when the body is over."""
+    errors: list[Exception] = []
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        session = await get_session(request)
+
+        async def body() -> AsyncIterator[bytes]:
+            yield b"a"
+            try:
+                session["late"] = True
+            except SessionClosed as error:
+                errors.append(error)
+
+        return web.Response(body=body())
+
+    async with site.running(handler) as client:
+        assert await (await client.get("/")).read() == b"a"
+        assert len(errors) == 1
+        assert await site.stored() == {"cart": ["book"]}
 
 
 async def test_change_in_a_stream_that_needs_a_cookie_is_an_error_where_it_is_made(site: Site) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
@@ -17,6 +18,7 @@ from coatcheck.errors import (
     ConfigurationError,
     RecordTooLarge,
     ResponseStarted,
+    SessionClosed,
     SessionNotFound,
     SessionNotLoaded,
     StoreUnavailable,
@@ -292,6 +294,27 @@ async def test_what_changes_with_an_answer_of_500_or_more_is_not_stored_either(
     assert (await site.get(handler)).set_cookie is None
     site.cookie = cookie
     assert await site.stored() == {"user": "alice"}
+
+
+@pytest.mark.parametrize("fail", [True, False])
+async def test_a_change_after_the_request_that_nothing_would_store_is_an_error_where_it_is_made(
+    site: Site, fail: bool
+) -> None:
+    await site.log_in()
+    kept: list[Session] = []
+
+    async def handler(session: Session, exchange: Exchange) -> None:
+        kept.append(session)
+        await exchange.respond()
+        if fail:
+            raise ZeroDivisionError
+
+    with suppress(ZeroDivisionError):
+        await site.get(handler)
+    (session,) = kept
+    assert session["user"] == "alice", "it may still be read, by a middleware further out"
+    with pytest.raises(SessionClosed, match=r"sessions\.open"):
+        session["late"] = True
 
 
 async def test_an_exception_stores_nothing(site: Site) -> None:

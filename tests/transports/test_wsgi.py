@@ -12,7 +12,7 @@ from wsgiref.validate import validator
 import pytest
 
 from coatcheck import CookieConfig, Sessions, SyncSession, SyncSessions
-from coatcheck.errors import ConfigurationError, ResponseStarted, UnsupportedValue
+from coatcheck.errors import ConfigurationError, ResponseStarted, SessionClosed, UnsupportedValue
 from coatcheck.testing import SyncFailingStore
 from coatcheck.wsgi import ENVIRON_KEY, SessionMiddleware, require_login
 
@@ -324,6 +324,24 @@ def test_what_changes_with_an_answer_of_500_or_more_is_not_stored_either(site: S
 
     assert site.get(handler).body == b"sorryindeed"
     assert site.stored() == {"user": "alice"}
+
+
+@pytest.mark.parametrize("as_stream", [True, False])
+def test_a_change_after_the_request_that_nothing_would_store_is_an_error_where_it_is_made(
+    site: Site, as_stream: bool
+) -> None:
+    site.log_in()
+    kept: list[SyncSession] = []
+
+    def handler(session: SyncSession, start_response: Any) -> Iterable[bytes]:
+        kept.append(session)
+        start_response("200 OK", PLAIN)
+        return iter([b"ok"]) if as_stream else [b"ok"]
+
+    site.get(handler)
+    assert kept[0]["user"] == "alice"
+    with pytest.raises(SessionClosed):
+        kept[0]["late"] = True
 
 
 @pytest.mark.parametrize("when", ["at-once", "in-the-body"])

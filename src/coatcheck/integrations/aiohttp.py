@@ -184,6 +184,8 @@ class _Transport:
         except BaseException as error:
             await exchange.failed(error)
             raise
+        finally:
+            exchange.session._work.closed = True
         self._outages.went_on(exchange.session._work.outage)
         if isinstance(answer, web.HTTPException):
             try:
