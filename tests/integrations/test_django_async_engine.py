@@ -93,6 +93,21 @@ async def test_the_async_life_of_a_session(make: Callable[[], SessionStore]) -> 
 
 
 @BOTH
+async def test_acreate_stores_what_was_set_and_in_the_place_of_a_stored_session_an_empty_one(
+    make: Callable[[], SessionStore],
+) -> None:
+    session = make()
+    await session.aset("cat", 1)
+    await session.aset_expiry(60)
+    await session.acreate()
+    found = SessionStore(session.session_key)
+    assert (await found.aget("cat"), await found.aget_expiry_age()) == (1, 60)
+    await session.acreate()
+    assert session.session_key != found.session_key
+    assert await SessionStore(session.session_key).aload() == {}
+
+
+@BOTH
 async def test_async_saving_does_not_resurrect(make: Callable[[], SessionStore]) -> None:
     session = make()
     await session.aset("cat", 1)

@@ -10,6 +10,7 @@ from uuid import uuid4
 import django_project
 import pytest
 from django.conf import settings
+from django.contrib.auth import SESSION_KEY
 from django.contrib.sessions.backends.base import CreateError, UpdateError
 from django.core import management
 from django.core.exceptions import ImproperlyConfigured
@@ -123,13 +124,28 @@ def test_saving_keeps_the_key_and_the_data() -> None:
     assert (again.handle, again.load()) == (handle, {"cat": 1, "dog": 2})
 
 
-def test_create_stores_another_session() -> None:
+def test_create_stores_what_was_set(session: SessionStore) -> None:
+    session["last_login"] = 1376587691
+    session.create()
+    assert SessionStore(session.session_key).load() == {"last_login": 1376587691}
+
+
+def test_create_stores_another_session_and_leaves_the_stored_one_as_it_is() -> None:
     session = stored(cat=1)
+    session["dog"] = 2
     first_key = session.session_key
     session.create()
     assert session.session_key not in (None, first_key)
     assert session.exists(session.session_key)
     assert session.load() == {}
+    assert SessionStore(first_key).load() == {"cat": 1}
+
+
+def test_create_copies_no_login_into_a_second_session() -> None:
+    session = stored(**{SESSION_KEY: "1", "cat": 1})
+    session.create()
+    assert session.coatcheck.user_id is None
+    assert len(sessions().for_user("1")) == 1
 
 
 def test_must_create_refuses_a_session_that_is_stored() -> None:
@@ -367,6 +383,16 @@ def test_what_set_expiry_says_is_enforced_by_the_store(clocked: Clocked, expiry:
         clocked.clock.advance(timedelta(seconds=59))
         assert SessionStore().exists(session.session_key)
         clocked.clock.advance(timedelta(seconds=2))
+        assert not SessionStore().exists(session.session_key)
+
+
+def test_create_keeps_what_set_expiry_has_said(clocked: Clocked) -> None:
+    with clocked.settings():
+        session = SessionStore()
+        session.set_expiry(60)
+        session.create()
+        assert SessionStore().exists(session.session_key)
+        clocked.clock.advance(timedelta(seconds=61))
         assert not SessionStore().exists(session.session_key)
 
 

@@ -178,6 +178,11 @@ class TestEither:
         assert sessions().count() == 1
 
     @pytest.mark.parametrize("path", ["/create", "/acreate"])
+    def test_what_a_view_sets_before_it_creates_the_session_is_kept(self, client: Client, path: str) -> None:
+        client.get(path + "?pet=cat")
+        assert values(client) == {"pet": "cat", "cart": "full"}
+
+    @pytest.mark.parametrize("path", ["/create", "/acreate"])
     def test_a_session_that_a_view_creates_anew_has_nothing_of_the_one_before(self, client: Client, path: str) -> None:
         client.get("/log_in?username=alice&password=wonderland")
         client.get("/put?pet=cat")
@@ -398,6 +403,16 @@ def test_a_path_may_go_on_without_its_session(store: SyncFailingStore) -> None:
         assert client.get("/put?a=1").status_code == 503
         assert client.get("/read").status_code == 503
         store.recover()
+        assert client.get("/who").json()["user"] == "alice"
+
+
+def test_a_session_that_could_not_be_loaded_is_not_replaced_by_a_created_one(store: SyncFailingStore) -> None:
+    with with_store(store, while_down={"/": "refuse", "/create": "continue"}):
+        client = Client(raise_request_exception=False)
+        client.get("/log_in?username=alice&password=wonderland")
+        with store.failing("load"):
+            response = client.get("/create")
+        assert (response.status_code, bool(response.cookies)) == (503, False)
         assert client.get("/who").json()["user"] == "alice"
 
 

@@ -190,6 +190,8 @@ def save_now(request: Any) -> HttpResponse:
 
 def create(request: Any) -> HttpResponse:
     """What applications do that use the key of an anonymous session."""
+    if "pet" in request.GET:
+        request.session["pet"] = request.GET["pet"]
     if request.session.session_key is None or "anew" in request.GET:
         request.session.create()
     request.session["cart"] = "full"
@@ -294,6 +296,8 @@ async def asave(request: Any) -> HttpResponse:
 
 
 async def acreate(request: Any) -> HttpResponse:
+    if "pet" in request.GET:
+        await request.session.aset("pet", request.GET["pet"])
     if request.session.session_key is None or "anew" in request.GET:
         await request.session.acreate()
     await request.session.aset("cart", "full")

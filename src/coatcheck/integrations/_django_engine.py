@@ -184,19 +184,29 @@ class SessionStore(SessionBase):
             raise UpdateError
 
     def create(self) -> None:
-        """Store a new session, without values, in the place of this one."""
-        self._start_over()
+        """Store the session now, with what has been set. One that is stored already gives way to a new, empty one.
+
+        That one goes on without this request. Of it nothing is carried over, so that nobody's login is in two sessions;
+        `cycle_key` takes values and login along.
+
+        Raises:
+            StoreUnavailable: the store can't be reached, or could not be when this request began.
+        """
+        self._let_go_of_stored()
         self.save(must_create=True)
         self.modified = True
 
     async def acreate(self) -> None:
         """See `create`."""
-        self._start_over()
+        self._let_go_of_stored()
         await self.asave(must_create=True)
         self.modified = True
 
-    def _start_over(self) -> None:
-        """Let go of this session, which goes on without this request. What follows is a new one's."""
+    def _let_go_of_stored(self) -> None:
+        """Let what follows be a new session's, unless this one is new."""
+        self._work.check_open()
+        if self._work.standing == "new":
+            return
         self._work.let_go("new")
         self._presented = None
         self._login_is_due = False
