@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from functools import partial, wraps
 from typing import Any
 from uuid import UUID
 
@@ -18,7 +19,7 @@ import httpx
 import pytest
 from flask import Flask, copy_current_request_context, flash, get_flashed_messages, request, stream_with_context
 from flask.testing import FlaskClient
-from flask.views import MethodView
+from flask.views import MethodView, View
 from markupsafe import Markup
 from serving import serve_wsgi
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
@@ -616,60 +617,156 @@ def test_guarded_view_sends_browsers_to_the_login_and_tells_programs(app: Flask)
     assert logged_in(app).get("/account").text == "alice"
 
 
-def test_order_of_the_decorators_does_not_matter(app: Flask) -> None:
-    @login_required
-    @app.get("/above")
-    def above() -> str:
+class Account(View):
+    def dispatch_request(self) -> str:
         return "secret"
 
-    @app.get("/below")
-    @login_required
-    def below() -> str:
+    def method(self) -> str:
         return "secret"
 
-    def forgetful(view: Callable[[], str]) -> Callable[[], str]:
-        return lambda: view() + ""
-
-    app.add_url_rule("/wrapped", "wrapped", forgetful(login_required(lambda: "secret")))
-    for path in ("/above", "/below", "/wrapped"):
-        assert app.test_client().get(path).status_code == 303
-        assert logged_in(app).get(path).text == "secret"
-
-
-def test_blueprints_and_class_based_views_are_guarded(app: Flask) -> None:
-    class Account(MethodView):
-        decorators = [login_required]  # noqa: RUF012
-
-        def get(self) -> str:
-            return "secret"
-
-    class Mixed(MethodView):
-        def get(self) -> str:
-            return "open"
-
-        @login_required
-        def post(self) -> str:
-            return "secret"
-
-    outer, inner = (
-        flask.Blueprint("outer", "outer", url_prefix="/o"),
-        flask.Blueprint("inner", "inner", url_prefix="/i"),
-    )
-    inner.add_url_rule("/account", view_func=Account.as_view("account"))
-    inner.add_url_rule("/mixed", view_func=Mixed.as_view("mixed"))
-
-    @login_required
-    @inner.get("/above")
-    def above() -> str:
+    def __call__(self) -> str:
         return "secret"
 
+
+class DecoratedAccount(Account):
+    decorators = [login_required]  # noqa: RUF012
+
+
+class OneForAll(DecoratedAccount):
+    init_every_request = False
+
+
+class Mixed(MethodView):
+    def get(self) -> str:
+        return "open"
+
+    @login_required
+    def post(self) -> str:
+        return "secret"
+
+
+def new_view() -> Callable[[], str]:
+    return lambda: "secret"
+
+
+def new_async_view() -> Callable[[], Any]:
+    async def view() -> str:
+        return "secret"
+
+    return view
+
+
+def forgetful(view: Callable[[], Any]) -> Callable[[], Any]:
+    """A decorator that does not hand marks on."""
+    return lambda: view()
+
+
+def remembering(view: Callable[[], Any]) -> Callable[[], Any]:
+    return wraps(view)(forgetful(view))
+
+
+def by_rule(app: Flask) -> Callable[[Any], Any]:
+    app.url_map.add(app.url_rule_class("/", endpoint="secret"))
+    return app.endpoint("secret")
+
+
+def by_blueprints(app: Flask, register: Callable[[flask.Blueprint], Any]) -> None:
+    outer, inner = flask.Blueprint("outer", "outer"), flask.Blueprint("inner", "inner")
+    register(inner)
     outer.register_blueprint(inner)
     app.register_blueprint(outer)
-    stranger, alice = app.test_client(), logged_in(app)
-    for method, path in (("GET", "/o/i/account"), ("POST", "/o/i/mixed"), ("GET", "/o/i/above")):
-        assert stranger.open(path, method=method).status_code == 303
-        assert alice.open(path, method=method).text == "secret"
-    assert stranger.get("/o/i/mixed").text == "open"
+
+
+# Each registers a guarded view for "/".
+WAYS: dict[str, Callable[[Flask], Any]] = {
+    "below the route": lambda app: app.route("/")(login_required(new_view())),
+    "above the route": lambda app: login_required(app.route("/")(new_view())),
+    "async, below": lambda app: app.route("/")(login_required(new_async_view())),
+    "async, above": lambda app: login_required(app.route("/")(new_async_view())),
+    "add_url_rule": lambda app: app.add_url_rule("/", view_func=login_required(new_view())),
+    "add_url_rule, then guarded": lambda app: (
+        app.add_url_rule("/", "secret", new_view()), login_required(app.view_functions["secret"]),
+    ),
+    "partial": lambda app: app.add_url_rule("/", "secret", login_required(partial(new_view()))),
+    "partial, then guarded": lambda app: login_required(app.route("/", endpoint="secret")(partial(new_view()))),
+    "method": lambda app: app.add_url_rule("/", "secret", login_required(Account().method)),
+    "object": lambda app: app.add_url_rule("/", "secret", login_required(Account())),
+    "object, then guarded": lambda app: login_required(app.route("/", endpoint="secret")(Account())),
+    "endpoint, below": lambda app: by_rule(app)(login_required(new_view())),
+    "endpoint, above": lambda app: login_required(by_rule(app)(new_view())),
+    "view_functions": lambda app: (by_rule(app), app.view_functions.update(secret=login_required(new_view()))),
+    "class": lambda app: app.add_url_rule("/", view_func=DecoratedAccount.as_view("secret")),
+    "class with one instance": lambda app: app.add_url_rule("/", view_func=OneForAll.as_view("secret")),
+    "as_view": lambda app: app.add_url_rule("/", view_func=login_required(Account.as_view("secret"))),
+    "as_view, then guarded": lambda app: login_required(app.route("/")(Account.as_view("secret"))),
+    "blueprint, below": lambda app: by_blueprints(app, lambda inner: inner.route("/")(login_required(new_view()))),
+    "blueprint, above": lambda app: by_blueprints(app, lambda inner: login_required(inner.route("/")(new_view()))),
+    "class in a blueprint": lambda app: by_blueprints(
+        app, lambda inner: inner.add_url_rule("/", view_func=DecoratedAccount.as_view("secret"))
+    ),
+    "wrapped": lambda app: app.add_url_rule("/", "secret", forgetful(login_required(new_view()))),
+    "wrapped, with marks": lambda app: app.add_url_rule("/", "secret", remembering(login_required(new_view()))),
+    "wrapped, then guarded": lambda app: login_required(app.route("/")(forgetful(new_view()))),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("is_first", [False, True], ids=["after the extension", "before the extension"])
+def test_guard_holds_however_its_view_is_registered(way: str, is_first: bool) -> None:
+    app = Flask("shop")
+    app.config.update(SECRET_KEY=KEY, COATCHECK_STORE="memory://")
+    for step in (WAYS[way], Coatcheck) if is_first else (Coatcheck, WAYS[way]):
+        step(app)
+    for method in ("GET", "HEAD"):
+        assert app.test_client().open("/", method=method).status_code == 303
+    assert logged_in(app).get("/").text == "secret"
+
+
+def test_one_method_of_a_class_can_be_guarded(app: Flask) -> None:
+    app.add_url_rule("/", view_func=Mixed.as_view("mixed"))
+    stranger = app.test_client()
+    assert (stranger.get("/").text, stranger.post("/").status_code) == ("open", 303)
+    assert logged_in(app).post("/").text == "secret"
+
+
+@pytest.mark.parametrize("way", ["below the route", "above the route", "class", "blueprint, above"])
+def test_options_that_flask_answers_by_itself_ask_for_no_login(app: Flask, way: str) -> None:
+    """Or else no browser would let another origin's script send its request (CORS preflights carry no cookies)."""
+    WAYS[way](app)
+    response = app.test_client().options("/", headers={"Access-Control-Request-Method": "GET"})
+    assert (response.status_code, "GET" in response.headers["Allow"]) == (200, True)
+
+
+def test_options_that_a_view_answers_are_guarded(app: Flask) -> None:
+    login_required(app.route("/", methods=["OPTIONS"])(new_view()))
+    assert app.test_client().options("/").status_code == 303
+    assert logged_in(app).options("/").text == "secret"
+
+
+def test_what_the_application_does_before_a_request_may_log_in(app: Flask) -> None:
+    def log_in_by_token() -> None:
+        if request.headers.get("Authorization") == "Bearer of alice":
+            session.login("alice")
+
+    api = flask.Blueprint("api", "api", url_prefix="/api")
+    api.before_request(log_in_by_token)
+    login_required(api.get("/above")(new_view()))
+    api.get("/below", endpoint="below")(login_required(new_view()))
+    app.register_blueprint(api)
+    WAYS["above the route"](app)
+    app.before_request(lambda: log_in_by_token() if request.path == "/" else None)
+    for path in ("/", "/api/above", "/api/below"):
+        assert app.test_client().get(path).status_code == 303
+        assert app.test_client().get(path, headers={"Authorization": "Bearer of alice"}).text == "secret"
+
+
+def test_guard_holds_where_another_extension_calls_the_views(app: Flask) -> None:
+    """Flask-DebugToolbar puts its own in the place of `dispatch_request`."""
+    WAYS["above the route"](app)
+    call_view: Any = lambda: app.view_functions[str(request.endpoint)]()  # noqa: E731
+    app.dispatch_request = call_view  # type: ignore[method-assign]
+    assert app.test_client().get("/").status_code == 303
+    assert logged_in(app).get("/").text == "secret"
 
 
 def test_recent_login_is_asked_for_again_after_its_time() -> None:

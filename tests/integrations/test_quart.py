@@ -17,9 +17,20 @@ import pytest
 import quart
 import websockets
 from markupsafe import Markup
-from quart import Quart, Response, flash, get_flashed_messages, render_template_string, request, websocket
+from quart import (
+    Blueprint,
+    Quart,
+    Response,
+    flash,
+    get_flashed_messages,
+    has_request_context,
+    render_template_string,
+    request,
+    websocket,
+)
 from quart.testing import WebsocketResponseError
 from quart.testing.connections import WebsocketDisconnectError
+from quart.views import View
 from serving import serve_asgi
 from websockets.exceptions import InvalidStatus
 
@@ -286,6 +297,117 @@ async def test_guarded_view_sends_browsers_to_the_login_and_tells_programs_in_an
         told = await app.test_client().get(path, headers=PROGRAM)
         assert (told.status_code, (await told.json)["error"]) == (401, "login_required")
         assert await text_of(client.get(path)) == "secret"
+
+
+class Account(View):
+    async def dispatch_request(self, **_: Any) -> str:
+        return "secret"
+
+
+class DecoratedAccount(Account):
+    decorators = [login_required]  # noqa: RUF012
+
+
+def new_view() -> Callable[[], Awaitable[str]]:
+    async def view() -> str:
+        return "secret"
+
+    return view
+
+
+def new_socket() -> Callable[[], Awaitable[None]]:
+    async def socket() -> None:
+        await websocket.send("secret")
+
+    return socket
+
+
+def in_blueprints(app: Quart, register: Callable[[Blueprint], Any]) -> None:
+    outer, inner = Blueprint("outer", "outer"), Blueprint("inner", "inner")
+    register(inner)
+    outer.register_blueprint(inner)
+    app.register_blueprint(outer)
+
+
+# Each registers a guarded view for "/".
+WAYS: dict[str, Callable[[Quart], Any]] = {
+    "below the route": lambda app: app.route("/")(login_required(new_view())),
+    "above the route": lambda app: login_required(app.route("/")(new_view())),
+    "sync, below": lambda app: app.route("/")(login_required(lambda: "secret")),
+    "sync, above": lambda app: login_required(app.route("/")(lambda: "secret")),
+    "add_url_rule": lambda app: app.add_url_rule("/", view_func=login_required(new_view())),
+    "view_functions": lambda app: (
+        app.add_url_rule("/", "secret", new_view()),
+        app.view_functions.update(secret=login_required(new_view())),
+    ),
+    "class": lambda app: app.add_url_rule("/", view_func=DecoratedAccount.as_view("secret")),
+    "as_view": lambda app: app.add_url_rule("/", view_func=login_required(Account.as_view("secret"))),
+    "as_view, then guarded": lambda app: login_required(app.route("/")(Account.as_view("secret"))),
+    "blueprint, below": lambda app: in_blueprints(app, lambda inner: inner.route("/")(login_required(new_view()))),
+    "blueprint, above": lambda app: in_blueprints(app, lambda inner: login_required(inner.route("/")(new_view()))),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("is_first", [False, True], ids=["after the extension", "before the extension"])
+@pytest.mark.parametrize("load", ["eager", "lazy"])
+async def test_guard_holds_however_its_view_is_registered(way: str, is_first: bool, load: str) -> None:
+    app = Quart("shop")
+    app.config.update(SECRET_KEY=KEY, COATCHECK_STORE="memory://", COATCHECK_LOAD=load)
+    for step in (WAYS[way], Coatcheck) if is_first else (Coatcheck, WAYS[way]):
+        step(app)
+    client = app.test_client()
+    assert (await client.get("/")).status_code == 303
+    async with client.session_transaction() as opened:
+        assert isinstance(opened, QuartSession)
+        opened.login("alice")
+    assert await text_of(client.get("/")) == "secret"
+
+
+@pytest.mark.parametrize("way", ["below the route", "above the route", "class", "blueprint, above"])
+async def test_options_that_quart_answers_by_itself_ask_for_no_login(app: Quart, way: str) -> None:
+    WAYS[way](app)
+    response = await app.test_client().options("/", headers={"Access-Control-Request-Method": "GET"})
+    assert (response.status_code, "GET" in response.headers["Allow"]) == (200, True)
+
+
+async def test_options_that_a_view_answers_are_guarded(app: Quart) -> None:
+    login_required(app.route("/", methods=["OPTIONS"])(new_view()))
+    assert (await app.test_client().options("/")).status_code == 303
+
+
+async def test_what_the_application_does_before_a_request_may_log_in(app: Quart) -> None:
+    async def log_in_by_token() -> None:
+        asked = request if has_request_context() else websocket
+        if asked.headers.get("Authorization") == "Bearer of alice":
+            session.login("alice")
+
+    api = Blueprint("api", "api")
+    api.before_request(log_in_by_token)
+    api.before_websocket(log_in_by_token)
+    login_required(api.get("/above")(new_view()))
+    api.get("/below", endpoint="below")(login_required(new_view()))
+    login_required(api.websocket("/ws-above")(new_socket()))
+    api.websocket("/ws-below", endpoint="ws-below")(login_required(new_socket()))
+    app.register_blueprint(api)
+    WAYS["above the route"](app)
+    app.before_request(log_in_by_token)
+    client, token = app.test_client(), {"Authorization": "Bearer of alice"}
+    for path in ("/", "/above", "/below"):
+        assert (await app.test_client().get(path)).status_code == 303
+        assert await text_of(app.test_client().get(path, headers=token)) == "secret"
+    for path in ("/ws-above", "/ws-below"):
+        async with client.websocket(path, headers=token) as connection:
+            assert await connection.receive() == "secret"
+
+
+async def test_guard_holds_where_another_extension_calls_the_views(app: Quart) -> None:
+    async def call_view(*_: Any) -> Any:
+        return await app.ensure_async(app.view_functions[str(request.endpoint)])()
+
+    WAYS["above the route"](app)
+    app.dispatch_request = call_view  # type: ignore[method-assign, assignment]
+    assert (await app.test_client().get("/")).status_code == 303
 
 
 async def test_recent_login_is_asked_for_again_after_its_time() -> None:

@@ -17,6 +17,7 @@ from typing import Any, ClassVar, Final, Generic, TypeAlias, TypeVar, cast
 
 from flask.sansio.app import App
 from flask.sessions import SessionMixin
+from werkzeug.routing import Rule
 
 from coatcheck.csrf import csrf_field, csrf_token
 from coatcheck.errors import ConfigurationError
@@ -243,7 +244,23 @@ Within: TypeAlias = timedelta | None
 """A guard of a view: how long ago the login may be, or None for any time."""
 
 
-def guards_of(view: Any) -> tuple[Within, ...]:
+def guards_due(app: App, method: str, rule: Rule | None) -> tuple[Within, ...]:
+    """Give the guards of the view that a request is about to reach.
+
+    None where the framework answers OPTIONS by itself: browsers send no cookies when they ask whether another origin's
+    script may send its request (Fetch standard, CORS-preflight), and learn nothing but the methods.
+
+    Args:
+        app: the application.
+        method: the request's method.
+        rule: the rule that it was matched to, if any.
+    """
+    if rule is None or (method == "OPTIONS" and getattr(rule, "provide_automatic_options", False)):
+        return ()
+    return _guards_of(app.view_functions.get(rule.endpoint))
+
+
+def _guards_of(view: Any) -> tuple[Within, ...]:
     """Give the guards that a view is marked with."""
     return getattr(view, _MARK, ())
 
@@ -251,9 +268,9 @@ def guards_of(view: Any) -> tuple[Within, ...]:
 def guarded(view: View, within: Within, session: BaseSession) -> View:
     """Guard a view, sync or async.
 
-    The view is wrapped, and it is marked, which the extension looks for before it is called. So it is guarded where
-    it was given to its route before it was guarded (`@login_required` above `@app.route`), and also where it is wrapped
-    once more by something that does not hand marks on.
+    The view is wrapped, and it is marked, which the extension looks for after all that the application does before a
+    request. So it is guarded where it was given to its route before it was guarded (`@login_required` above
+    `@app.route`), and also where it is wrapped once more by something that does not hand marks on.
 
     Args:
         view: the view.
@@ -261,7 +278,7 @@ def guarded(view: View, within: Within, session: BaseSession) -> View:
         session: the framework's proxy for the session of the request.
     """
     with suppress(AttributeError):  # a bound method can't be marked
-        setattr(view, _MARK, (*guards_of(view), within))
+        setattr(view, _MARK, (*_guards_of(view), within))
 
     if inspect.iscoroutinefunction(view):
 

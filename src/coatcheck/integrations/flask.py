@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from coatcheck import outage
 from coatcheck.csrf.wsgi import CsrfMiddleware
@@ -40,7 +40,7 @@ from coatcheck.integrations._pallets import (
     answer,
     give_templates_the_csrf_token,
     guarded,
-    guards_of,
+    guards_due,
     installed_in,
 )
 from coatcheck.integrations._pallets_settings import Settings
@@ -85,7 +85,8 @@ class Coatcheck(Extension[Flask, SyncSessions]):
         if settings.has_tokens:
             give_templates_the_csrf_token(app, session)
         app.session_interface = _Interface(sessions)
-        app.before_request(_check_marked_view)
+        # Not its dispatch_request, in the place of which Flask-DebugToolbar puts another one.
+        app.preprocess_request = partial(_preprocess, app.preprocess_request)  # type: ignore[method-assign]
         answer(app, LoginRequired, _send_to_login)
         answer(app, StoreUnavailable, _refuse)
 
@@ -136,10 +137,13 @@ class _Interface(SessionInterface):
             response.headers = Headers(headers)
 
 
-def _check_marked_view() -> None:
-    view = current_app.view_functions.get(request.endpoint or "")
-    for within in guards_of(view):
-        check_login(session, within)
+def _preprocess(preprocess: Callable[..., Any], *args: Any) -> Any:
+    """Do what the application does before a request, which may log in, and then check the guards of a marked view."""
+    answer = preprocess(*args)
+    if answer is None:
+        for within in guards_due(current_app, request.method, request.url_rule):
+            check_login(session, within)
+    return answer
 
 
 def _send_to_login(error: LoginRequired) -> Response:

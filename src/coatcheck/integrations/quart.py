@@ -40,7 +40,7 @@ from coatcheck.integrations._pallets import (
     answer,
     give_templates_the_csrf_token,
     guarded,
-    guards_of,
+    guards_due,
     installed_in,
 )
 from coatcheck.integrations._pallets_settings import Settings
@@ -86,8 +86,8 @@ class Coatcheck(Extension[Quart, Sessions]):
         if settings.has_tokens:
             give_templates_the_csrf_token(app, session)
         app.session_interface = cast("Any", _Interface(sessions))  # any will do, whatever the annotation says
-        app.before_request(_check_marked_view)
-        app.before_websocket(_check_marked_websocket)
+        app.preprocess_request = partial(_preprocess, request, app.preprocess_request)  # type: ignore[method-assign]
+        app.preprocess_websocket = partial(_preprocess, websocket, app.preprocess_websocket)  # type: ignore[method-assign]
         answer(app, LoginRequired, _send_to_login)
         answer(app, StoreUnavailable, _refuse)
 
@@ -147,18 +147,14 @@ class _Interface(SessionInterface):
             response.headers = Headers(headers)
 
 
-async def _check_marked_view() -> None:
-    await _check(request.endpoint)
-
-
-async def _check_marked_websocket() -> None:
-    await _check(websocket.endpoint)
-
-
-async def _check(endpoint: str | None) -> None:
-    for within in guards_of(current_app.view_functions.get(endpoint or "")):
-        await session.load()
-        check_login(session, within)
+async def _preprocess(asked: BaseRequestWebsocket, preprocess: Callable[..., Any], *args: Any) -> Any:
+    """Do what the application does before a request, which may log in, and then check the guards of a marked view."""
+    answer = await preprocess(*args)
+    if answer is None:
+        for within in guards_due(current_app, asked.method, asked.url_rule):
+            await session.load()
+            check_login(session, within)
+    return answer
 
 
 async def _send_to_login(error: LoginRequired) -> Response | None:
