@@ -853,6 +853,58 @@ def test_outage_that_a_view_meets_is_503_and_can_be_answered_otherwise(caplog: p
     assert own.test_client().get("/").text == "own page"
 
 
+def in_after_request(app: Flask, ask: Callable[[], object]) -> None:
+    app.after_request(lambda response: (ask(), response)[1])
+
+
+def in_error_handler(app: Flask, ask: Callable[[], object]) -> None:
+    app.register_error_handler(RuntimeError, lambda error: str(ask()))
+
+
+def in_page_of_404(app: Flask, ask: Callable[[], object]) -> None:
+    app.register_error_handler(404, lambda error: (str(ask()), 404))
+
+
+def in_before_request(app: Flask, ask: Callable[[], object]) -> None:
+    app.before_request(lambda: str(ask()))
+
+
+@pytest.mark.parametrize("place", [in_after_request, in_error_handler, in_page_of_404, in_before_request])
+@pytest.mark.parametrize("testing", [False, True], ids=["production", "testing"])
+@pytest.mark.parametrize("asks_for", ["session", "devices"])
+def test_outage_is_503_wherever_it_is_met(
+    place: Callable[[Flask, Callable[[], object]], None], testing: bool, asks_for: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail() -> None:
+        raise RuntimeError
+
+    store = SyncFailingStore()
+    app = make_app(COATCHECK_STORE=store, COATCHECK_LOAD="lazy")
+    app.testing = testing
+    client = logged_in(app)
+    place(app, lambda: session.user_id if asks_for == "session" else sessions_of(app).for_user("alice"))
+    route(app, fail if place is in_error_handler else lambda: None)
+    store.fail()
+    response = client.get("/nowhere" if place is in_page_of_404 else "/")
+    assert (response.status_code, response.headers["Retry-After"]) == (503, "5")
+    assert response.headers["Cache-Control"] == "no-store"
+    assert cookie_in(response) is None
+    assert "The store can't be used, so a request is answered by 503" in caplog.text
+
+
+def test_what_was_stored_before_an_outage_in_after_request_has_its_cookie() -> None:
+    store = SyncFailingStore()
+    app = make_app(COATCHECK_STORE=store)
+    route(app, steps(lambda: session.login("alice"), lambda: session.save(), lambda: store.fail()))
+    app.after_request(lambda response: (sessions_of(app).for_user("alice"), response)[1])
+    client = app.test_client()
+    assert client.get("/").status_code == 503
+    store.recover()
+    with client.session_transaction() as opened:
+        assert isinstance(opened, FlaskSession)
+        assert opened.user_id == "alice"
+
+
 def test_pages_go_on_without_the_store_where_that_is_chosen() -> None:
     store = SyncFailingStore()
     app = make_app(COATCHECK_STORE=store, COATCHECK_WHILE_DOWN={"/": "refuse", "/shop": "continue"})

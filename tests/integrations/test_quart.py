@@ -490,6 +490,36 @@ async def test_outage_that_a_view_meets_is_503(caplog: pytest.LogCaptureFixture)
     assert "The store can't be used, so a request is answered by 503: the test made create() fail" in caplog.text
 
 
+@pytest.mark.parametrize("testing", [False, True], ids=["production", "testing"])
+async def test_outage_that_is_met_after_a_view_is_503(testing: bool, caplog: pytest.LogCaptureFixture) -> None:
+    store = FailingStore()
+    app = make_app(COATCHECK_STORE=store, COATCHECK_LOAD="lazy")
+    app.testing = testing
+
+    @app.get("/")
+    async def view() -> str:
+        return "hello"
+
+    @app.after_request
+    async def touch(response: Response) -> Response:
+        await session.load()
+        return response
+
+    @app.errorhandler(404)
+    async def show_devices(_error: Any) -> tuple[str, int]:
+        return str(await sessions_of(app).for_user("alice")), 404
+
+    client = app.test_client()
+    async with client.session_transaction() as opened:
+        opened["a"] = 1
+    store.fail()
+    for path in ("/", "/nowhere"):
+        response = await client.get(path)
+        assert (response.status_code, response.headers["Retry-After"]) == (503, "5")
+        assert response.headers["Cache-Control"] == "no-store"
+    assert "The store can't be used, so a request is answered by 503" in caplog.text
+
+
 # --- WebSockets -------------------------------------------------------------------------------------------------------
 
 
@@ -552,6 +582,28 @@ async def test_websocket_that_meets_an_outage_is_told_to_try_again_later() -> No
     async with client.websocket("/ws") as connection:
         store.fail("update")
         await connection.send("go")
+        with pytest.raises(WebsocketDisconnectError) as caught:
+            await connection.receive()
+    assert caught.value.args == (1013,)
+
+
+@pytest.mark.parametrize("testing", [False, True], ids=["production", "testing"])
+async def test_websocket_that_meets_an_outage_when_it_is_over_is_told_to_try_again_later(testing: bool) -> None:
+    store = FailingStore()
+    app = make_app(COATCHECK_STORE=store)
+    app.testing = testing
+
+    @app.websocket("/ws")
+    async def talk() -> None:
+        await websocket.accept()
+
+    @app.after_websocket
+    async def ask(response: Any) -> Any:
+        await sessions_of(app).for_user("alice")
+        return response
+
+    store.fail()
+    async with app.test_client().websocket("/ws") as connection:
         with pytest.raises(WebsocketDisconnectError) as caught:
             await connection.receive()
     assert caught.value.args == (1013,)

@@ -20,7 +20,7 @@ from flask.sessions import SessionMixin
 from werkzeug.routing import Rule
 
 from coatcheck.csrf import csrf_field, csrf_token
-from coatcheck.errors import ConfigurationError
+from coatcheck.errors import ConfigurationError, StoreUnavailable
 from coatcheck.guard import Guard, check_login
 from coatcheck.integrations._pallets_settings import Settings, read_settings
 from coatcheck.outage import OutageLog
@@ -127,6 +127,23 @@ def installed_in(app: App) -> Installed[Any]:
 def answer(app: App, error: type[Exception], handler: Callable[[Any], Any]) -> None:
     """Answer an error that views raise, unless the application has an answer of its own."""
     app.error_handler_spec[None][None].setdefault(error, handler)
+
+
+def with_outages(handle: Callable[..., Any], refuse: Callable[[StoreUnavailable], Any]) -> Callable[..., Any]:
+    """Let outages be refused where there is nothing left but a 500.
+
+    That is where error handlers don't count: in what answers errors, and after a view has answered.
+
+    Args:
+        handle: what the framework does with an exception that nobody has answered.
+        refuse: answers that the store can't be reached.
+    """
+
+    def handle_all(*args: Any) -> Any:
+        error = args[-1]  # in newer versions of Flask after its context
+        return refuse(error) if isinstance(error, StoreUnavailable) else handle(*args)
+
+    return handle_all
 
 
 def give_templates_the_csrf_token(app: App, session: BaseSession) -> None:

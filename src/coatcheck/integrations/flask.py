@@ -42,6 +42,7 @@ from coatcheck.integrations._pallets import (
     guarded,
     guards_due,
     installed_in,
+    with_outages,
 )
 from coatcheck.integrations._pallets_settings import Settings
 
@@ -89,6 +90,7 @@ class Coatcheck(Extension[Flask, SyncSessions]):
         app.preprocess_request = partial(_preprocess, app.preprocess_request)  # type: ignore[method-assign]
         answer(app, LoginRequired, _send_to_login)
         answer(app, StoreUnavailable, _refuse)
+        app.handle_exception = with_outages(app.handle_exception, _refuse)  # type: ignore[method-assign]
 
     def _current_app(self) -> Flask:
         return current_app

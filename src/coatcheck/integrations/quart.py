@@ -42,6 +42,7 @@ from coatcheck.integrations._pallets import (
     guarded,
     guards_due,
     installed_in,
+    with_outages,
 )
 from coatcheck.integrations._pallets_settings import Settings
 
@@ -90,6 +91,8 @@ class Coatcheck(Extension[Quart, Sessions]):
         app.preprocess_websocket = partial(_preprocess, websocket, app.preprocess_websocket)  # type: ignore[method-assign]
         answer(app, LoginRequired, _send_to_login)
         answer(app, StoreUnavailable, _refuse)
+        app.handle_exception = with_outages(app.handle_exception, _refuse)  # type: ignore[method-assign]
+        app.handle_websocket_exception = with_outages(app.handle_websocket_exception, _refuse)  # type: ignore[method-assign]
 
     def _current_app(self) -> Quart:
         return current_app
