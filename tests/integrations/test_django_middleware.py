@@ -383,13 +383,45 @@ def test_what_can_not_be_stored_is_answered_by_503(
         assert not response.cookies
 
 
-def test_a_view_that_fails_for_the_store_is_answered_by_503(store: SyncFailingStore) -> None:
-    with with_store(store):
-        client = Client()
+def assert_unavailable(response: Any) -> None:
+    assert (response.status_code, response.content[:11]) == (503, b"The service")
+    assert (response.headers["Retry-After"], response.headers["Cache-Control"]) == ("5", "no-store")
+    assert not response.cookies
+
+
+@pytest.mark.parametrize("path", ["/save_now", "/increment", "/devices", "/adevices"])
+def test_a_view_that_fails_for_the_store_is_answered_by_503(
+    store: SyncFailingStore, path: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async_store = FailingStore()
+    with with_store(store, async_store=async_store):
+        with store.failing(), async_store.failing():
+            assert_unavailable(Client().get(path))
+            assert_unavailable(async_to_sync(AsyncClient().get)(path))
+        assert "The store can't be used, so a request is answered by 503: the test made" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["look_for_devices", "alook_for_devices"])
+def test_a_middleware_that_fails_for_the_store_is_answered_by_503(store: SyncFailingStore, name: str) -> None:
+    async_store = FailingStore()
+    with (
+        with_store(store, async_store=async_store),
+        override_settings(MIDDLEWARE=[*middleware(OURS), f"django_project.{name}"]),
+        store.failing(),
+        async_store.failing(),
+    ):
+        assert_unavailable(Client(raise_request_exception=False).get("/untouched"))
+        assert_unavailable(async_to_sync(AsyncClient(raise_request_exception=False).get)("/untouched"))
+
+
+def test_messages_of_a_path_that_goes_on_without_its_session_are_answered_by_503(store: SyncFailingStore) -> None:
+    in_session = "django.contrib.messages.storage.session.SessionStorage"
+    with with_store(store, while_down="continue"), override_settings(MESSAGE_STORAGE=in_session):
+        client = Client(raise_request_exception=False)
         client.get("/put?a=1")
-        store.fail("update")
-        response = client.get("/save_now")
-        assert (response.status_code, response.headers["Retry-After"]) == (503, "5")
+        with store.failing("load"):
+            assert_unavailable(client.get("/say?text=Saved."))
+            assert client.get("/untouched").status_code == 200
 
 
 def test_a_path_may_go_on_without_its_session(store: SyncFailingStore) -> None:

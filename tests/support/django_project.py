@@ -82,8 +82,9 @@ from django.contrib.auth.models import User  # noqa: E402
 from django.core.management import call_command  # noqa: E402
 from django.http import HttpResponse, HttpResponseRedirect, JsonResponse, StreamingHttpResponse  # noqa: E402
 from django.urls import path  # noqa: E402
+from django.utils.decorators import async_only_middleware  # noqa: E402
 
-from coatcheck.integrations.django import async_sessions  # noqa: E402
+from coatcheck.integrations.django import async_sessions, sessions  # noqa: E402
 
 
 def make_users() -> None:
@@ -198,6 +199,16 @@ def create(request: Any) -> HttpResponse:
     return _done()
 
 
+def increment(request: Any) -> HttpResponse:
+    request.session.coatcheck.increment("visits")
+    request.session.coatcheck.save()
+    return _done()
+
+
+def devices(request: Any) -> HttpResponse:
+    return _done(devices=len(sessions().for_user("1")))
+
+
 OK = HttpResponse("OK")
 
 
@@ -289,6 +300,10 @@ async def awho(request: Any) -> HttpResponse:
     return _done(user=(await request.auser()).get_username())
 
 
+async def adevices(request: Any) -> HttpResponse:
+    return _done(devices=len(await async_sessions().for_user("1")))
+
+
 async def asave(request: Any) -> HttpResponse:
     await request.session.aset("saved", "early")
     await request.session.asave()
@@ -304,14 +319,35 @@ async def acreate(request: Any) -> HttpResponse:
     return _done()
 
 
+def look_for_devices(get_response: Any) -> Any:
+    """A middleware that uses the store."""
+
+    def respond(request: Any) -> HttpResponse:
+        devices(request)
+        response: HttpResponse = get_response(request)
+        return response
+
+    return respond
+
+
+@async_only_middleware  # type: ignore[untyped-decorator]
+def alook_for_devices(get_response: Any) -> Any:
+    async def respond(request: Any) -> HttpResponse:
+        await adevices(request)
+        response: HttpResponse = await get_response(request)
+        return response
+
+    return respond
+
+
 urlpatterns = [
     path("admin/", admin.site.urls),
     *(
         path(view.__name__, view)
         for view in (
-            untouched, read, put, fill_cart, nested, put_and_wait, log_in, log_out, switch, who, expire, fail, save_now,
-            create, same, say, hear, stream, stream_and_fail, astream, astream_and_fail, aread, aput, anested, alog_in,
-            alog_out, awho, asave, acreate,
+            untouched, read, put, fill_cart, nested, put_and_wait, log_in, log_out, switch, who, expire, fail,
+            save_now, create, increment, devices, same, say, hear, stream, stream_and_fail, astream, astream_and_fail,
+            aread, aput, anested, alog_in, alog_out, awho, adevices, asave, acreate,
         )
     ),
 ]  # fmt: skip

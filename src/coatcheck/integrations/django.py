@@ -10,6 +10,7 @@ settings in `_django_settings`; nothing is decided about sessions.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
 from typing import Any
@@ -25,6 +26,8 @@ try:
     from django.conf import settings
     from django.contrib.sessions.middleware import SessionMiddleware as DjangosMiddleware
     from django.core.exceptions import ImproperlyConfigured
+    from django.core.signals import got_request_exception
+    from django.dispatch import receiver
     from django.http import FileResponse, HttpResponse
 except ImportError as error:
     _feature = "The adapter to Django"
@@ -66,9 +69,12 @@ class SessionMiddleware(DjangosMiddleware):
         """Give the response to a request."""
         return self.__acall__(request) if self.async_mode else self._call(request)
 
-    def process_exception(self, request: Any, exception: Exception) -> HttpResponse | None:  # noqa: ARG002
+    def process_exception(self, request: Any, exception: Exception) -> HttpResponse | None:
         """Let a view's exception be answered by 503, not by 500, when it is the store that can't be reached."""
-        return HttpResponse(status=503) if isinstance(exception, StoreUnavailable) else None
+        if not isinstance(exception, StoreUnavailable):
+            return None
+        _note_outage(request, exception)
+        return HttpResponse(status=503)
 
     def _call(self, request: Any) -> Any:
         core = sessions().begin(*_claim_of(request), may_go_on=self._routes.go_on(request.path))
@@ -140,11 +146,24 @@ def _prepare(store: SessionStore, response: Any) -> None:
     """Before the commit for a response."""
     if response.status_code >= FIRST_ERROR_STATUS:
         if store._outage is not None:
-            raise store._outage  # Django has made 500 of it
+            raise store._outage  # Django has made an answer of it
         return
     store._prepare()
     if settings.SESSION_SAVE_EVERY_REQUEST and store._work.standing == "stored":
         store._work.accessed = True  # and with refresh_after=0, what is accessed is extended
+
+
+def _note_outage(request: Any, error: BaseException | None) -> None:
+    """Remember why a request fails, if it is for the store: the answer that Django makes of it does not tell."""
+    store = getattr(request, "session", None)
+    if isinstance(error, StoreUnavailable) and isinstance(store, SessionStore):
+        store._outage = error
+
+
+@receiver(got_request_exception)
+def _note_exception(request: Any, **_: Any) -> None:
+    """Called by Django in the place of `process_exception` for what middlewares raise."""
+    _note_outage(request, sys.exc_info()[1])
 
 
 def _streamed(store: SessionStore, content: Iterator[bytes]) -> Iterator[bytes]:
