@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from http.cookies import SimpleCookie
 from threading import Barrier
 from typing import Any, Literal
@@ -18,6 +19,7 @@ from django.core.management import call_command
 from django.db import connections
 from django.http import HttpResponse
 from django.test import AsyncClient, AsyncRequestFactory, Client, override_settings
+from django.urls import reverse_lazy
 from django_project import DJANGOS, OURS, middleware, pause
 from servers import Server
 
@@ -25,7 +27,7 @@ from coatcheck.errors import ResponseStarted
 from coatcheck.integrations._django_headers import put_headers
 from coatcheck.integrations._django_settings import check_deployment, check_settings
 from coatcheck.integrations.django import SessionMiddleware, SessionStore, sessions
-from coatcheck.testing import FailingStore, SyncFailingStore
+from coatcheck.testing import FailingStore, ManualClock, SyncFailingStore
 
 
 @pytest.fixture(autouse=True)
@@ -342,6 +344,52 @@ def test_a_cookie_is_sent_as_it_is() -> None:
     response = HttpResponse()
     put_headers(response, [("set-cookie", "session=MTc=; Path=/; HttpOnly")])
     assert response.cookies["session"].OutputString().startswith("session=MTc=; ")
+
+
+# --- guards -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", ["/account", "/aaccount"])
+def test_a_guard_in_a_view_sends_browsers_to_the_login_and_tells_programs(client: Client, path: str) -> None:
+    target, quoted = f"{path}?tab=1", f"%2F{path[1:]}%3Ftab%3D1"
+    for get in (client.get, async_to_sync(AsyncClient().get)):
+        sent = get(target, headers={"accept": "text/html"})
+        assert (sent.status_code, sent.headers["Location"]) == (303, f"/login?next={quoted}")
+        assert (sent.headers["Cache-Control"], sent.headers["Vary"]) == ("no-store", "Cookie")
+        told = get(target, headers={"accept": "application/json"})
+        assert (told.status_code, told.json()) == (401, {"error": "login_required", "message": "Log in first"})
+    client.get("/log_in?username=alice&password=wonderland")
+    assert client.get(target).json()["user"] == "1"
+
+
+def test_what_was_sent_to_a_guarded_view_is_not_asked_for_again_after_the_login(client: Client) -> None:
+    assert client.post("/account").headers["Location"] == "/login"
+
+
+@pytest.mark.parametrize(
+    ("login_url", "location"),
+    [
+        ("admin:login", "/admin/login/?next=%2Faccount"),
+        (reverse_lazy("admin:login"), "/admin/login/?next=%2Faccount"),
+        ("/login?by=password", "/login?by=password&next=%2Faccount"),
+        ("https://id.example/login", "https://id.example/login?next=http%3A%2F%2Ftestserver%2Faccount"),
+    ],
+)
+def test_the_login_is_where_login_url_says(client: Client, login_url: Any, location: str) -> None:
+    with override_settings(LOGIN_URL=login_url):
+        assert client.get("/account").headers["Location"] == location
+
+
+def test_a_recent_login_is_asked_for_again_after_its_time() -> None:
+    clock = ManualClock()
+    with override_settings(COATCHECK={"store": "memory://", "clock": clock}):
+        client = Client()
+        client.get("/log_in?username=alice&password=wonderland")
+        assert client.get("/password").json()["user"] == "1"
+        clock.advance(timedelta(minutes=10, seconds=1))
+        assert client.get("/password").headers["Location"] == "/login?next=%2Fpassword"
+        told = client.get("/password", headers={"accept": "application/json"})
+        assert (told.status_code, told.json()["error"]) == (401, "recent_login_required")
 
 
 # --- while the store is down --------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from __future__ import annotations
 import atexit
 import json
 from collections.abc import AsyncIterator, Iterator
+from datetime import timedelta
 from tempfile import TemporaryDirectory
 from threading import Barrier, Event
 from typing import Any
@@ -84,6 +85,7 @@ from django.http import HttpResponse, HttpResponseRedirect, JsonResponse, Stream
 from django.urls import path  # noqa: E402
 from django.utils.decorators import async_only_middleware  # noqa: E402
 
+from coatcheck.guard import require_login, require_recent_login  # noqa: E402
 from coatcheck.integrations.django import async_sessions, sessions  # noqa: E402
 
 
@@ -209,6 +211,14 @@ def devices(request: Any) -> HttpResponse:
     return _done(devices=len(sessions().for_user("1")))
 
 
+def account(request: Any) -> HttpResponse:
+    return _done(user=require_login(request.session.coatcheck))
+
+
+def password(request: Any) -> HttpResponse:
+    return _done(user=require_recent_login(request.session.coatcheck, within=timedelta(minutes=10)))
+
+
 OK = HttpResponse("OK")
 
 
@@ -300,6 +310,10 @@ async def awho(request: Any) -> HttpResponse:
     return _done(user=(await request.auser()).get_username())
 
 
+async def aaccount(request: Any) -> HttpResponse:
+    return account(request)
+
+
 async def adevices(request: Any) -> HttpResponse:
     return _done(devices=len(await async_sessions().for_user("1")))
 
@@ -346,8 +360,9 @@ urlpatterns = [
         path(view.__name__, view)
         for view in (
             untouched, read, put, fill_cart, nested, put_and_wait, log_in, log_out, switch, who, expire, fail,
-            save_now, create, increment, devices, same, say, hear, stream, stream_and_fail, astream, astream_and_fail,
-            aread, aput, anested, alog_in, alog_out, awho, adevices, asave, acreate,
+            save_now, create, increment, devices, account, password, same, say, hear, stream, stream_and_fail,
+            astream, astream_and_fail, aread, aput, anested, alog_in, alog_out, awho, aaccount, adevices, asave,
+            acreate,
         )
     ),
 ]  # fmt: skip

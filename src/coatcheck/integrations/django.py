@@ -17,7 +17,7 @@ from typing import Any
 
 from coatcheck import outage
 from coatcheck.devices import Device
-from coatcheck.errors import MissingExtra, StoreUnavailable
+from coatcheck.errors import LoginRequired, MissingExtra, StoreUnavailable
 from coatcheck.headers import TEXT
 from coatcheck.sessions import FIRST_ERROR_STATUS, Session, SyncSession
 
@@ -34,6 +34,7 @@ except ImportError as error:
     raise MissingExtra(_feature, "django") from error
 
 from coatcheck.integrations._django_engine import SessionStore
+from coatcheck.integrations._django_guards import answer_login_required
 from coatcheck.integrations._django_headers import own_copy, put_headers
 from coatcheck.integrations._django_login import SharedLogin
 from coatcheck.integrations._django_settings import async_sessions, configuration, sessions
@@ -70,11 +71,13 @@ class SessionMiddleware(DjangosMiddleware):
         return self.__acall__(request) if self.async_mode else self._call(request)
 
     def process_exception(self, request: Any, exception: Exception) -> HttpResponse | None:
-        """Let a view's exception be answered by 503, not by 500, when it is the store that can't be reached."""
+        """Answer a view's exception where it is a guard's, or says that the store can't be reached."""
+        if isinstance(exception, LoginRequired):
+            return answer_login_required(request, exception)
         if not isinstance(exception, StoreUnavailable):
             return None
         _note_outage(request, exception)
-        return HttpResponse(status=503)
+        return HttpResponse(status=503)  # in the place of which `_refused` puts the whole answer
 
     def _call(self, request: Any) -> Any:
         core = sessions().begin(*_claim_of(request), may_go_on=self._routes.go_on(request.path))
