@@ -554,6 +554,21 @@ def test_why_an_async_body_failed_is_not_hidden_by_a_store_that_fails_too() -> N
         asyncio.run(visit())
 
 
+@pytest.mark.parametrize("path", ["/stream_an_error", "/astream_an_error"])
+def test_a_stream_of_500_or_more_stores_nothing_but_a_logout_holds(client: Client, path: str) -> None:
+    async def visit(target: str) -> list[bytes]:
+        other = AsyncClient()
+        other.cookies = client.cookies
+        return [chunk async for chunk in await other.get(target)]
+
+    client.get("/log_in?username=alice&password=wonderland")
+    for query, user in (("", "alice"), ("?log_out", "")):
+        chunks = asyncio.run(visit(path + query)) if path == "/astream_an_error" else list(client.get(path + query))
+        assert chunks == [b"first", b"last"]
+        assert values(client) == {}
+        assert client.get("/who").json()["user"] == user
+
+
 def test_a_stream_that_would_start_a_session_raises() -> None:
     async def visit() -> None:
         response = await AsyncClient().get("/astream")

@@ -258,6 +258,32 @@ def stream_and_fail(request: Any) -> StreamingHttpResponse:
     return StreamingHttpResponse(body())
 
 
+def stream_an_error(request: Any) -> StreamingHttpResponse:
+    def body() -> Iterator[bytes]:
+        request.session["lost"] = "before the first chunk"
+        yield b"first"
+        if "log_out" in request.GET:
+            request.session.coatcheck.logout()
+        else:
+            request.session["lost"] = "before the last"
+        yield b"last"
+
+    return StreamingHttpResponse(body(), status=500)
+
+
+async def astream_an_error(request: Any) -> StreamingHttpResponse:
+    async def body() -> AsyncIterator[bytes]:
+        await request.session.aset("lost", "before the first chunk")
+        yield b"first"
+        if "log_out" in request.GET:
+            request.session.coatcheck.logout()
+        else:
+            await request.session.aset("lost", "before the last")
+        yield b"last"
+
+    return StreamingHttpResponse(body(), status=500)
+
+
 async def astream(request: Any) -> StreamingHttpResponse:
     async def body() -> AsyncIterator[bytes]:
         await request.session.aset("seen", "in the stream")
@@ -361,8 +387,8 @@ urlpatterns = [
         for view in (
             untouched, read, put, fill_cart, nested, put_and_wait, log_in, log_out, switch, who, expire, fail,
             save_now, create, increment, devices, account, password, same, say, hear, stream, stream_and_fail,
-            astream, astream_and_fail, aread, aput, anested, alog_in, alog_out, awho, aaccount, adevices, asave,
-            acreate,
+            stream_an_error, astream_an_error, astream, astream_and_fail, aread, aput, anested, alog_in, alog_out,
+            awho, aaccount, adevices, asave, acreate,
         )
     ),
 ]  # fmt: skip
