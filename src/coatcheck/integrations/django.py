@@ -122,9 +122,8 @@ class SessionMiddleware(DjangosMiddleware):
                 response = own_copy(response)
             put_headers(response, headers)
         if response.streaming and not isinstance(response, FileResponse):  # a file uses no session
-            stores = response.status_code < FIRST_ERROR_STATUS
-            streams = (_streamed, _astreamed) if stores else (_streamed_error, _astreamed_error)
-            response.streaming_content = streams[response.is_async](store, response.streaming_content)
+            streamed = _astreamed if response.is_async else _streamed
+            response.streaming_content = streamed(store, response.streaming_content)
         return response
 
     def _refused(self, core: SyncSession, error: BaseException) -> HttpResponse:
@@ -188,22 +187,18 @@ def _streamed(store: SessionStore, content: Iterator[bytes]) -> Iterator[bytes]:
 def _save_rest(store: SessionStore) -> None:
     if not store._work.settled:
         store._prepare()
-        store._core.save()
-
-
-def _streamed_error(store: SessionStore, content: Iterator[bytes]) -> Iterator[bytes]:
-    """Give the body of an error, which stores nothing. Only a logout holds."""
-    try:
-        yield from content
-    finally:
-        sessions().give_up(store._core)
+        sessions().save_rest(store._core)
 
 
 async def _astreamed(store: SessionStore, content: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     """See `_streamed`."""
     native = store._native
-    # Without a native session, it is an async body in a sync server.
-    save = sync_to_async(store._core.save) if native is None else native.save
+    if native is None:  # an async body in a sync server
+        save = sync_to_async(partial(sessions().save_rest, store._core))
+        give_up = sync_to_async(partial(sessions().give_up, store._core))
+    else:
+        save = partial(async_sessions().save_rest, native)
+        give_up = partial(async_sessions().give_up, native)
 
     async def save_rest() -> None:
         if not store._work.settled:
@@ -215,22 +210,6 @@ async def _astreamed(store: SessionStore, content: AsyncIterator[bytes]) -> Asyn
             await save_rest()
             yield chunk
     except BaseException:
-        await _agive_up(store)
+        await give_up()
         raise
     await save_rest()
-
-
-async def _astreamed_error(store: SessionStore, content: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """See `_streamed_error`."""
-    try:
-        async for chunk in content:
-            yield chunk
-    finally:
-        await _agive_up(store)
-
-
-async def _agive_up(store: SessionStore) -> None:
-    if store._native is None:
-        await sync_to_async(sessions().give_up)(store._core)
-    else:
-        await async_sessions().give_up(store._native)
