@@ -8,10 +8,12 @@ import sys
 from base64 import urlsafe_b64decode
 
 import pytest
+import typer
 from command_line import ENVIRONMENT, run, without
 
 import coatcheck
 from coatcheck import SyncSessions
+from coatcheck.cli.console import refuse
 
 ONE_LINER = "secrets.token_urlsafe(32)"
 
@@ -23,6 +25,12 @@ def test_keygen_prints_the_key_and_nothing_else() -> None:
     assert re.fullmatch(r"[A-Za-z0-9_-]{43}", key)
     assert len(urlsafe_b64decode(key + "=")) == 32
     SyncSessions("memory://", secret_keys=[key])
+
+
+def test_error_with_what_a_server_said_is_shown_harmlessly(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(typer.Exit):
+        refuse("The store can't be used: [red]\x1b]0;all is well\x07\x1b[2J\nno")
+    assert "[red]\\x1b]0;all is well\\x07\\x1b[2J\\nno" in capsys.readouterr().err
 
 
 def test_keygen_never_makes_the_same_key_twice() -> None:

@@ -105,6 +105,15 @@ def test_no_line_is_wider_than_the_terminal_and_none_ends_in_spaces(server: Serv
     assert "\x1b" not in output
 
 
+def test_what_a_store_says_is_not_taken_for_markup(server: Server) -> None:
+    name = "coatcheck:[red]x[/red][link=https://evil.test]y[/link]"
+    with redis.Redis(port=server.port) as admin:
+        admin.set(name, "x")
+    result = run("doctor", "--store", server.url, environment={"FORCE_COLOR": "1", "COLUMNS": "500"})
+    assert name in result.stdout
+    assert "\x1b]8;" not in result.stdout
+
+
 def test_output_needs_no_more_than_ascii(server: Server) -> None:
     result = run("doctor", "--store", server.url, environment={"PYTHONIOENCODING": "ascii"})
     assert "x problem  eviction" in result.stdout

@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 
 from coatcheck.doctor import redis_checks as checks
-from coatcheck.doctor.findings import Status
+from coatcheck.doctor.findings import Finding, Report, Status
 from coatcheck.doctor.redis_checks import Reach, Sample, Seen
 
 NOTHING = Seen()
+SLOTS = ("cluster_slots_pfail", "cluster_slots_fail")
 
 
 def seen(**info: Any) -> Seen:
@@ -218,6 +219,56 @@ def test_clocks_are_judged_by_what_the_round_trip_does_not_explain(
     finding = checks.check_clock(skew_s, uncertainty_s)
     assert finding.status is status
     assert status is Status.OK or ("ahead" if skew_s > 0 else "behind") in finding.finding
+
+
+def test_nothing_that_a_store_says_moves_a_cursor_or_begins_a_line() -> None:
+    hostile = "\x1b]0;all is well\x07\x1b[2J\n\u202e\x9b1m\udcff"
+    finding = Finding("eviction", Status.PROBLEM, hostile, hostile)
+    report = Report(hostile, (finding,))
+    assert finding.finding == finding.advice == report.store == r"\x1b]0;all is well\x07\x1b[2J\n\u202e\x9b1m\udcff"
+
+
+def test_text_without_control_characters_is_shown_as_it_is() -> None:
+    text = r"Größe “5 µs” … [red]C:\temp[/red]"
+    assert Finding("keys", Status.OK, text).finding == text
+
+
+@pytest.mark.parametrize(
+    "odd",
+    ["12abc", "", "{}", "\x1b[2J", "9" * 5000, 10**400, float("inf"), {"a": 1}, None],
+    ids=lambda odd: repr(odd)[:9],
+)
+@pytest.mark.parametrize(
+    ("check", "names"),
+    [
+        (checks.check_memory, ("used_memory", "maxmemory")),
+        (checks.check_persistence, ("aof_enabled",)),
+        (lambda seen: checks.check_connections(seen, 64), ("connected_clients", "maxclients")),
+        (lambda seen: checks.check_cluster({"cluster_state": "ok"} | seen.info, by_cluster_client=True), SLOTS),
+        (lambda seen: checks.check_sentinel(seen.info), ("num-other-sentinels", "num-slaves")),
+    ],
+    ids=["memory", "persistence", "connections", "cluster", "sentinel"],
+)
+def test_what_is_no_number_counts_as_not_to_be_seen(check: Any, names: tuple[str, ...], odd: object) -> None:
+    for name in names:
+        finding = check(Seen(info=dict.fromkeys(names, 5) | {name: odd}))
+        assert finding.status is Status.UNKNOWN
+        assert "Check by hand" in finding.advice
+
+
+def test_version_without_a_number_counts_as_not_to_be_seen() -> None:
+    assert checks.check_version(seen(redis_version="\x1b[2J")).status is Status.UNKNOWN
+    assert checks.check_version(seen(redis_version="7." + "9" * 5000)).status is Status.OK
+
+
+def test_policy_that_evicts_is_a_problem_also_where_numbers_are_none() -> None:
+    finding = checks.check_eviction(seen(maxmemory_policy="allkeys-lru", maxmemory="12abc", evicted_keys="{}"))
+    assert finding.status is Status.PROBLEM
+
+
+def test_replica_whose_lag_is_no_number_does_not_pass_for_up_to_date() -> None:
+    info = {"role": "master", "slave0": REPLICA | {"lag": "12abc"}}
+    assert checks.check_replicas(Seen(info)).status is Status.WARNING
 
 
 @pytest.mark.parametrize(

@@ -102,6 +102,18 @@ def test_damage_inside_is_found(file: Path) -> None:
     assert findings(file)["damage"].status is Status.PROBLEM
 
 
+def test_name_in_a_file_that_somebody_else_wrote_is_shown_harmlessly(file: Path) -> None:
+    with closing(sqlite3.connect(file)) as database:
+        database.execute("PRAGMA writable_schema = 1")
+        name = "\x1b]0;all is well\x07"
+        row = ("index", name, "coatcheck_sessions", 0, "CREATE garbage")
+        database.execute("INSERT INTO sqlite_schema VALUES (?, ?, ?, ?, ?)", row)
+        database.commit()
+    found = findings(file)["content"]
+    assert found.status is Status.PROBLEM
+    assert r"\x1b]0;all is well\x07" in found.finding
+
+
 @pytest.mark.parametrize(
     ("mode", "status"), [(0o600, Status.OK), (0o640, Status.OK), (0o644, Status.WARNING), (0o666, Status.PROBLEM)]
 )

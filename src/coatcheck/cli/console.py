@@ -7,12 +7,14 @@ from typing import Final, NoReturn
 import typer
 from rich.console import Console
 
+from coatcheck.doctor.findings import printable
+
 stdout: Final = Console(highlight=False, soft_wrap=True)
 stderr: Final = Console(highlight=False, soft_wrap=True, stderr=True)
 
 
 def refuse(message: str) -> NoReturn:
-    """Say why the command can't do what it was asked to do, and end it."""
+    """Say why the command can't do what it was asked to do, and end it. A server may have had part in the message."""
     stderr.print("Error:", style="bold red", end=" ")
-    stderr.print(message, markup=False)
+    stderr.print(printable(message), markup=False)
     raise typer.Exit(2)

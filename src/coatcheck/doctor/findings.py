@@ -25,9 +25,14 @@ class Status(Enum):
         return list(Status).index(self)
 
 
+def printable(text: str) -> str:
+    """Show the characters that move a cursor, begin a line or hide others, instead of letting them do so."""
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What one check found.
+    """What one check found. Others may have written what a store says, so its text is made harmless for terminals.
 
     Attributes:
         check: the name of the check, one word.
@@ -41,6 +46,10 @@ class Finding:
     finding: str
     advice: str = ""
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "finding", printable(self.finding))
+        object.__setattr__(self, "advice", printable(self.advice))
+
 
 @dataclass(frozen=True, slots=True)
 class Report:
@@ -53,6 +62,9 @@ class Report:
 
     store: str
     findings: tuple[Finding, ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "store", printable(self.store))
 
     @property
     def worst(self) -> Status:

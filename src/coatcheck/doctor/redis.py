@@ -30,6 +30,9 @@ from coatcheck.stores.redis.connections import MAX_CONNECTIONS, RedisOptions, co
 
 _Client: TypeAlias = "redis.Redis | RedisCluster"
 
+_OF_READING: Final = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+"""What redis-py raises over an answer that is none of the kind that it expects."""
+
 _SETTINGS: Final = ("appendfsync", "maxmemory-policy", "min-replicas-to-write", "save", "timeout")
 
 _NEWS_WAIT_S: Final = 3.0
@@ -170,10 +173,13 @@ def _see(client: redis.Redis) -> Seen:
 
 
 def _ask(question: Callable[[], Any]) -> Any:
-    """Give the answer, or None where the server refuses it: managed ones do, and users with few permissions."""
+    """Give the answer, or None where the server refuses it: managed ones do, and users with few permissions.
+
+    Also where redis-py can't read it: what poses as a server may answer anything.
+    """
     try:
         return question()
-    except redis.ResponseError:
+    except (redis.ResponseError, *_OF_READING):
         return None
 
 
@@ -250,7 +256,7 @@ def _check_topology(client: _Client, seen: Seen) -> Iterator[Finding]:
     if isinstance(client, RedisCluster):
         yield checks.check_cluster(_ask(client.cluster_info), by_cluster_client=True)
         return
-    if int(seen.info.get("cluster_enabled", 0)):
+    if checks.number_in(seen.info, "cluster_enabled"):
         yield checks.check_cluster(None, by_cluster_client=False)
     if isinstance(client.connection_pool, SentinelConnectionPool):
         pool = client.connection_pool
@@ -275,6 +281,8 @@ def _check_keys(of_servers: Sequence[redis.Redis], access: Access, wanted: int) 
     except (RedisError, OSError) as error:
         finding, advice = access.explain(error)
         return Finding("keys", Status.UNKNOWN, finding, advice)
+    except _OF_READING:
+        return Finding("keys", Status.UNKNOWN, _UNREADABLE)
     return checks.check_keys(Sample(count, is_all, without_ttl), access.commands.prefix)
 
 
@@ -300,9 +308,7 @@ def _times_left(client: redis.Redis, names: Sequence[bytes]) -> list[int]:
 
 
 def _shown(name: bytes) -> str:
-    """Give the name of a key that somebody else may have written, for a terminal."""
-    text = name.decode("ascii", "backslashreplace")[:_SHOWN_CHARACTERS]
-    return "".join(character if character.isprintable() else "?" for character in text)
+    return name.decode("ascii", "backslashreplace")[:_SHOWN_CHARACTERS]
 
 
 def _check_clock(server: _Server, access: Access) -> Finding:
@@ -310,9 +316,14 @@ def _check_clock(server: _Server, access: Access) -> Finding:
         uncertainty_s, skew_s = min(_skew(server.client) for _ in range(_CLOCK_READINGS))
     except (RedisError, OSError) as error:
         finding, _ = access.explain(error)
-        advice = "Check by hand that the server's host sets its clock by NTP."
-        return Finding("clock", Status.UNKNOWN, finding, advice)
+        return Finding("clock", Status.UNKNOWN, finding, _CLOCK_BY_HAND)
+    except _OF_READING:
+        return Finding("clock", Status.UNKNOWN, _UNREADABLE, _CLOCK_BY_HAND)
     return checks.check_clock(skew_s, uncertainty_s)
+
+
+_UNREADABLE: Final = "the server's answer can't be read"
+_CLOCK_BY_HAND: Final = "Check by hand that the server's host sets its clock by NTP."
 
 
 def _skew(client: redis.Redis) -> tuple[float, float]:

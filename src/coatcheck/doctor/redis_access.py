@@ -164,7 +164,7 @@ class Access:
     def _conceal(self, text: str, longest: int = _LONGEST_ERROR) -> str:
         for secret in self.secrets:
             text = text.replace(secret, "***")
-        return "".join(character if character.isprintable() else " " for character in text)[:longest]
+        return text[:longest]
 
 
 def _refused_command(error: BaseException) -> str:

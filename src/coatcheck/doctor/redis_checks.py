@@ -26,6 +26,9 @@ _SKEW_WARNING_S: Final = 10.0
 _SHOWN: Final = 3
 """How many names of keys are shown."""
 
+_LARGEST: Final = (1 << 63) - 1
+"""What servers count with; what is larger is no count, and too large to be divided."""
+
 _NOT_VISIBLE: Final = "not visible to this user"
 
 
@@ -66,11 +69,33 @@ class Sample:
     without_ttl: Sequence[str]
 
 
+def number_in(shown: Mapping[str, Any], name: str, otherwise: int | None = None) -> int | None:
+    """Read a number that a server shows.
+
+    Args:
+        shown: all that it shows.
+        name: the number's name.
+        otherwise: what it is where it is not shown.
+
+    Returns:
+        The number, or None for what is none: what poses as a server may show anything.
+    """
+    return _read(shown[name]) if name in shown else otherwise
+
+
+def _read(text: Any) -> int | None:
+    try:
+        read = int(text)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return read if abs(read) <= _LARGEST else None
+
+
 def check_version(seen: Seen) -> Finding:
     """Find servers that don't know the commands that the store sends."""
     name = "Valkey" if "valkey_version" in seen.info else "Redis"
     version = str(seen.info.get("valkey_version", seen.info.get("redis_version", "")))
-    if not version:
+    if not _numbers(version):
         advice = "Check by hand: Redis has to be 6.2 or newer, Valkey 7.2 or newer (INFO server)."
         return Finding("version", Status.UNKNOWN, _NOT_VISIBLE, advice)
     oldest = _OLDEST[name]
@@ -81,7 +106,7 @@ def check_version(seen: Seen) -> Finding:
 
 
 def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in version.split(".")[:2] if part.isdecimal())
+    return tuple(each for part in version.split(".")[:2] if (each := _read(part)) is not None)
 
 
 def check_eviction(seen: Seen) -> Finding:
@@ -99,9 +124,9 @@ def check_eviction(seen: Seen) -> Finding:
         "Every session has a time to live, so this policy drops sessions in use, and their users are logged out. Set "
         "maxmemory-policy noeviction; if the server is a cache, too, give sessions one of their own."
     )
-    evicted = int(seen.info.get("evicted_keys", 0))
+    evicted = number_in(seen.info, "evicted_keys")
     so_far = f", and has dropped {_count(evicted, 'key')} since it started" if evicted else ""
-    if not int(seen.info.get("maxmemory", 1)):
+    if number_in(seen.info, "maxmemory") == 0:
         finding = f"{policy} drops sessions as soon as maxmemory is set{so_far}"
         return Finding("eviction", Status.WARNING, finding, advice)
     return Finding("eviction", Status.PROBLEM, f"{policy} drops sessions when memory is full{so_far}", advice)
@@ -109,10 +134,10 @@ def check_eviction(seen: Seen) -> Finding:
 
 def check_memory(seen: Seen) -> Finding:
     """Find servers that are full, nearly full, or without a limit."""
-    if "used_memory" not in seen.info or "maxmemory" not in seen.info:
+    used, limit = number_in(seen.info, "used_memory"), number_in(seen.info, "maxmemory")
+    if used is None or limit is None:
         advice = "Check by hand that used_memory is well below maxmemory (INFO memory)."
         return Finding("memory", Status.UNKNOWN, _NOT_VISIBLE, advice)
-    used, limit = int(seen.info["used_memory"]), int(seen.info["maxmemory"])
     if not limit:
         advice = (
             "A server that outgrows its machine is killed by the operating system. Set maxmemory to what the machine "
@@ -135,14 +160,15 @@ def _mebibytes(size: int) -> str:
 
 def check_persistence(seen: Seen) -> Finding:
     """Find out what a restart of the server would lose."""
-    if "aof_enabled" not in seen.info:
+    has_append_only_file = number_in(seen.info, "aof_enabled")
+    if has_append_only_file is None:
         advice = "Check by hand that appendonly is yes (CONFIG GET appendonly), or what your provider promises."
         return Finding("persistence", Status.UNKNOWN, _NOT_VISIBLE, advice)
     failing = _failing_write(seen)
     if failing:
         advice = "While that fails the server may refuse every write (503). Look into its log: often the disk is full."
         return Finding("persistence", Status.PROBLEM, failing, advice)
-    if int(seen.info["aof_enabled"]):
+    if has_append_only_file:
         return _of_append_only_file(seen.config.get("appendfsync"))
     return _of_snapshots(seen)
 
@@ -179,7 +205,7 @@ def _of_snapshots(seen: Seen) -> Finding:
         return Finding("persistence", Status.UNKNOWN, "no append-only file; snapshots are not visible", advice)
     if not save:
         advice = "Every user is logged out when the server restarts. Set appendonly yes, with appendfsync everysec."
-        if int(seen.info.get("connected_slaves", 0)):
+        if number_in(seen.info, "connected_slaves"):
             advice += " Its replicas are emptied then, too."
         return Finding("persistence", Status.WARNING, "nothing is kept over a restart", advice)
     advice = (
@@ -213,7 +239,7 @@ def _is_replica(name: str, value: object) -> bool:
 
 
 def _of_replicas(replicas: Sequence[Mapping[str, Any]], required: str | None) -> Finding:
-    behind = [each for each in replicas if each.get("state") != "online" or int(each.get("lag", 0)) > _LAG_S]
+    behind = [each for each in replicas if not _is_up_to_date(each)]
     finding = f"a primary with {_count(len(replicas), 'replica')}"
     if behind:
         advice = (
@@ -229,12 +255,17 @@ def _of_replicas(replicas: Sequence[Mapping[str, Any]], required: str | None) ->
     return Finding("replicas", Status.OK, f"{finding}, up to date")
 
 
+def _is_up_to_date(replica: Mapping[str, Any]) -> bool:
+    lag_s = number_in(replica, "lag", 0)
+    return replica.get("state") == "online" and lag_s is not None and lag_s <= _LAG_S
+
+
 def check_connections(seen: Seen, wanted: int) -> Finding:
     """Find servers that have no room for one more process, which opens `wanted` connections at most, from threads."""
-    if "connected_clients" not in seen.info or "maxclients" not in seen.info:
+    used, limit = number_in(seen.info, "connected_clients"), number_in(seen.info, "maxclients")
+    if used is None or limit is None:
         advice = f"Check by hand that maxclients leaves room for all processes: {_needs(wanted)} (INFO clients)."
         return Finding("connections", Status.UNKNOWN, _NOT_VISIBLE, advice)
-    used, limit = int(seen.info["connected_clients"]), int(seen.info["maxclients"])
     finding = f"{used:,} of {limit:,} in use"
     idle_s = seen.config.get("timeout", "0")
     if idle_s != "0":
@@ -275,16 +306,23 @@ def check_cluster(state: Mapping[str, Any] | None, *, by_cluster_client: bool) -
         )
         return Finding("cluster", Status.PROBLEM, "this is one node of a cluster", advice)
     if state is None:
-        advice = "Check by hand that cluster_state is ok (CLUSTER INFO)."
-        return Finding("cluster", Status.UNKNOWN, _NOT_VISIBLE, advice)
+        return _CLUSTER_NOT_VISIBLE
     if state.get("cluster_state") != "ok":
         advice = "Requests that have a session are answered by 503. See CLUSTER NODES for the nodes that are missing."
         return Finding("cluster", Status.PROBLEM, "the cluster is down", advice)
-    troubled = int(state.get("cluster_slots_pfail", 0)) + int(state.get("cluster_slots_fail", 0))
+    doubtful, failed = number_in(state, "cluster_slots_pfail", 0), number_in(state, "cluster_slots_fail", 0)
+    if doubtful is None or failed is None:
+        return _CLUSTER_NOT_VISIBLE
+    troubled = doubtful + failed
     if troubled:
         advice = "Sessions in these slots are answered by 503. See CLUSTER NODES for the node that does not answer."
         return Finding("cluster", Status.WARNING, f"{_count(troubled, 'slot')} out of reach", advice)
     return Finding("cluster", Status.OK, "the cluster is up, every slot is served")
+
+
+_CLUSTER_NOT_VISIBLE: Final = Finding(
+    "cluster", Status.UNKNOWN, _NOT_VISIBLE, "Check by hand that cluster_state is ok (CLUSTER INFO)."
+)
 
 
 def check_sentinel(state: Mapping[str, Any]) -> Finding:
@@ -292,8 +330,11 @@ def check_sentinel(state: Mapping[str, Any]) -> Finding:
     if state.get("is_odown") or state.get("is_sdown"):
         advice = "Requests that have a session are answered by 503 until a replica takes over. See the Sentinels' logs."
         return Finding("sentinel", Status.PROBLEM, "the Sentinel can't reach the primary", advice)
-    sentinels = int(state.get("num-other-sentinels", 0)) + 1
-    replicas = int(state.get("num-slaves", 0))
+    others, replicas = number_in(state, "num-other-sentinels", 0), number_in(state, "num-slaves", 0)
+    if others is None or replicas is None:
+        advice = "Check by hand how many Sentinels and replicas stand by (SENTINEL MASTERS)."
+        return Finding("sentinel", Status.UNKNOWN, _NOT_VISIBLE, advice)
+    sentinels = others + 1
     finding = f"{_count(sentinels, 'Sentinel')} and {_count(replicas, 'replica')} stand by"
     if sentinels < 3 or not replicas:  # noqa: PLR2004 (a majority that outlives one of its members)
         advice = (
