@@ -403,6 +403,13 @@ def test_text_of_an_error_is_shown_without_user_and_password() -> None:
     assert finding == "unknown command AUTH *** *** *** \x1b[31m"
 
 
+def test_user_and_password_are_in_no_repr() -> None:
+    made = connecting(f"redis+sentinel://{USER}:{PASSWORD}@host/service?sentinel_password={PASSWORD}2", {})
+    for each in (made, made.address, access_by(made)):
+        assert USER not in repr(each)
+        assert PASSWORD not in repr(each)
+
+
 def test_what_sentinels_ask_for_is_a_secret_too() -> None:
     url = f"redis+sentinel://host/service?sentinel_username={USER}&sentinel_password={PASSWORD}"
     finding, _ = access_by(connecting(url, {})).explain(redis.ResponseError(f"AUTH {USER} {PASSWORD}"))

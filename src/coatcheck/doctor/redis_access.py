@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import parse_qs
 
@@ -95,7 +95,7 @@ class Access:
     commands: Commands
     address: Address
     has_password: bool
-    secrets: tuple[str, ...]
+    secrets: tuple[str, ...] = field(repr=False)
 
     def explain(self, error: BaseException) -> tuple[str, str]:
         """Say what an error is, and what to do about it."""

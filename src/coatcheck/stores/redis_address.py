@@ -11,9 +11,10 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final, Literal, NoReturn, TypeAlias
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from coatcheck.errors import ConfigurationError
 
@@ -48,7 +49,7 @@ class Address:
     service: str = ""
     """What the Sentinels call the primary."""
     database: int | None = None
-    username: str | None = None
+    username: str | None = field(default=None, repr=False)
     password: str | None = field(default=None, repr=False)
     query: str = field(default="", repr=False)
 
@@ -65,12 +66,11 @@ def parse(url: str) -> Address:
     scheme, _, rest = url.partition("://")
     scheme = scheme.lower()
     if scheme not in _KINDS:
-        _refuse(scheme[:40], "the scheme")
+        _refuse("given", "the scheme")  # not shown: without "://" it is the whole URL
     kind, has_tls = _KINDS[scheme]
     # Parsed as http, because urlsplit treats the parts of schemes that it doesn't know in different ways.
-    try:
-        parts = urlsplit(f"http://{rest}")
-    except ValueError:
+    parts = split(f"http://{rest}")
+    if parts is None:
         _refuse(scheme, "the host")
     credentials, _, netloc = parts.netloc.rpartition("@")
     username, _, password = credentials.partition(":")
@@ -100,6 +100,17 @@ def parse(url: str) -> Address:
     )  # fmt: skip
 
 
+def split(url: str) -> SplitResult | None:
+    """Split a URL, or give None for one that can't be. Its error shows what may be a password, so it ends here.
+
+    Whoever refuses the URL does so after that, and not beside the error, which would be in the traceback as well.
+    """
+    try:
+        return urlsplit(url)
+    except ValueError:
+        return None
+
+
 def _hosts(scheme: str, netloc: str, kind: Kind) -> tuple[tuple[str, int], ...]:
     if kind == "socket":
         return ()
@@ -112,13 +123,13 @@ def _hosts(scheme: str, netloc: str, kind: Kind) -> tuple[tuple[str, int], ...]:
 
 
 def _host(scheme: str, text: str, default_port: int) -> tuple[str, int]:
-    try:
+    host: str | None = None
+    port: int | None = None
+    with suppress(ValueError):  # for the reason in `split`
         parts = urlsplit(f"//{text}")
         host, port = parts.hostname, parts.port
-    except ValueError:
-        _refuse(scheme, "the port")
     if not host or port == 0:
-        _refuse(scheme, "the host or its port")
+        _refuse(scheme, "the host or its port (before them, user and password end with @)")
     return unquote(host), default_port if port is None else port
 
 

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Final
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from coatcheck.errors import ConfigurationError
 from coatcheck.stores.protocol import AsyncStore, SyncStore
-from coatcheck.stores.redis_address import SCHEMES
+from coatcheck.stores.redis_address import SCHEMES, split
 
 _EXPECTED: Final = (
     "expected redis://[user:password@]host[:port][/database], rediss://… (TLS), valkey://…, unix:///path/to/socket, "
     "redis+sentinel://host,host/service, redis+cluster://host,host, sqlite:///relative/file, sqlite:////absolute/file "
     "or memory://"
 )
+
+_BEGINNING: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+"""RFC 3986, section 3.1."""
 
 
 def store_from_url(url: str, clock: Callable[[], float]) -> AsyncStore:
@@ -50,12 +54,11 @@ def sync_store_from_url(url: str, clock: Callable[[], float]) -> SyncStore:
 
 
 def _scheme(url: str) -> str:
-    scheme, separator, _ = url.partition("://")
-    if not separator:
-        # Not shown whole: what was meant as a URL may hold a password.
-        msg = f"store URL: {_EXPECTED}; got no '://' in a text of {len(url)} characters"
+    if not _BEGINNING.match(url):
+        # Not shown: what was meant as a URL may hold a password.
+        msg = f"store URL: {_EXPECTED}; got a text of {len(url)} characters that does not begin like that"
         raise ConfigurationError(msg)
-    scheme = scheme.lower()
+    scheme = url.partition("://")[0].lower()
     if scheme not in ("memory", "sqlite", *SCHEMES):
         msg = f"store URL: {_EXPECTED}; got the scheme {scheme!r:.40}"
         raise ConfigurationError(msg)
@@ -66,10 +69,14 @@ def _scheme(url: str) -> str:
 
 
 def _sqlite_path(url: str) -> str:
-    parts = urlsplit(url)
-    path = unquote(parts.path[1:])
-    if parts.netloc or not path or parts.query or parts.fragment or "\x00" in path:
-        msg = f"store URL: expected sqlite:///relative/file or sqlite:////absolute/file, got {url!r:.200}"
+    parts = split(url)
+    path = "" if parts is None else unquote(parts.path[1:])
+    if parts is None or parts.netloc or not path or parts.query or parts.fragment or "\x00" in path:
+        # Not shown: there may be a password for another kind of SQLite, or of another kind of store.
+        msg = (
+            "store URL: expected sqlite:///relative/file or sqlite:////absolute/file, without a host before the path "
+            "or settings after it; in names of files, percent-encode ? (%3F) and # (%23)"
+        )
         raise ConfigurationError(msg)
     if path == ":memory:":
         msg = "store URL: an SQLite database in memory would be another one for each connection; use memory://"
