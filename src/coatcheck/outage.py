@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Mapping
 from typing import Final, Literal, TypeAlias, get_args
 
 from coatcheck.errors import ConfigurationError, StoreUnavailable
+from coatcheck.log_lines import RareLine
 from coatcheck.mounting import is_below
 
 WhileDown: TypeAlias = Literal["refuse", "continue"]
-
-logger: Final = logging.getLogger("coatcheck")
 
 BODY: Final = b"The service is temporarily unavailable. Please try again in a moment.\n"
 HEADERS: Final = (
@@ -22,8 +20,6 @@ HEADERS: Final = (
     ("retry-after", "5"),
 )
 """503, never a silent logout (RFC 9110, section 15.6.4)."""
-
-_LOG_EVERY_S: Final = 5.0
 
 
 class Routes:
@@ -69,19 +65,11 @@ class OutageLog:
     """
 
     def __init__(self, message: str = "The store can't be used, so a request %s: %s") -> None:
-        self._message = message + "%s"
-        self._next_line_at = float("-inf")
-        self._unsaid = 0
+        self._line = RareLine(logging.ERROR, message)
 
     def report(self, error: StoreUnavailable, outcome: str = "is answered by 503") -> None:
         """Log an error now, or count it until the next line is due."""
-        now = time.monotonic()
-        if now < self._next_line_at:
-            self._unsaid += 1
-            return
-        more = f" ({self._unsaid} more since the last line)" if self._unsaid else ""
-        logger.error(self._message, outcome, error, more)
-        self._next_line_at, self._unsaid = now + _LOG_EVERY_S, 0
+        self._line.write(outcome, error)
 
     def went_on(self, error: StoreUnavailable | None) -> None:
         """Log why a request went on without its session, if it did: `outage` of its working copy."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cache
+from types import SimpleNamespace
 from typing import Any, get_args
 
 import pytest
@@ -11,8 +12,8 @@ from faces import Face, Kind
 from hypothesis import given
 from hypothesis import strategies as st
 
+from coatcheck import log_lines
 from coatcheck.csrf import Attempt, CsrfPolicy, CsrfRefused, csrf_field, csrf_token
-from coatcheck.csrf.policy import refuse
 from coatcheck.errors import ConfigurationError
 from coatcheck.guard import Request
 from coatcheck.stores.memory import MemoryStore, SyncMemoryStore
@@ -292,13 +293,30 @@ def test_a_token_is_needed_where_there_is_something_to_protect(face: Face) -> No
 
 
 def test_what_a_client_sends_breaks_no_log_line(caplog: pytest.LogCaptureFixture) -> None:
-    refuse(CsrfRefused("No", "csrf_origin"), Request("POST", "/\x1b[2J\n2026-01-01 all is well", "", ""))
+    hostile = "/\x1b[2J\n2026-01-01 all is well"
+    CsrfPolicy().answer(CsrfRefused("No", "csrf_origin"), Request(hostile, hostile, "", ""))
     (line,) = caplog.messages
     assert line.isprintable()
 
 
+def test_refused_requests_fill_no_log_and_are_counted(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(log_lines, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    policy = CsrfPolicy()
+    for _ in range(1000):
+        assert policy.answer(CsrfRefused("No", "csrf_origin"), Request("POST", "/buy", "", "")).status == 403
+    line = "A 'POST' request for '/buy' was refused: csrf_origin"
+    assert caplog.messages == [line]
+    now[0] += 5
+    policy.answer(CsrfRefused("No", "csrf_origin"), Request("POST", "/buy", "", ""))
+    assert caplog.messages == [line, f"{line} (999 more since the last line)"]
+    assert {record.levelname for record in caplog.records} == {"WARNING"}
+
+
 def test_a_query_with_a_secret_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
-    refuse(CsrfRefused("No", "csrf_origin"), Request("POST", "/password?token=s3cret", "", ""))
+    CsrfPolicy().answer(CsrfRefused("No", "csrf_origin"), Request("POST", "/password?token=s3cret", "", ""))
     (line,) = caplog.messages
     assert "'/password'" in line
     assert "s3cret" not in line

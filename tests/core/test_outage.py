@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from coatcheck import outage
+from coatcheck import log_lines, outage
 from coatcheck.errors import StoreUnavailable
 
 OUT_OF_REACH = StoreUnavailable("out of reach")
@@ -17,15 +17,15 @@ LOSS = "A request failed, and the store could not end its session or keep its la
 def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The time that the log goes by, in seconds, to be moved; and nothing has been logged yet."""
     now = [1000.0]
-    monkeypatch.setattr(outage, "time", SimpleNamespace(monotonic=lambda: now[0]))
-    monkeypatch.setattr(outage._LOSSES, "_next_line_at", float("-inf"))
+    monkeypatch.setattr(log_lines, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(outage._LOSSES._line, "_next_at", float("-inf"))
+    monkeypatch.setattr(outage._LOSSES._line, "_unsaid", 0)
     return now
 
 
 def test_what_could_not_be_tidied_up_is_logged_but_not_for_each_request(
-    now: list[float], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    now: list[float], caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(outage, "_LOSSES", outage.OutageLog(outage._LOSSES._message.removesuffix("%s")))
     for _ in range(1000):
         outage.log_loss(OUT_OF_REACH)
     assert caplog.messages == [LOSS]

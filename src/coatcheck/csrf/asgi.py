@@ -20,7 +20,7 @@ from coatcheck.asgi import (
     request_of,
     send_refusal,
 )
-from coatcheck.csrf.policy import HEADER, SEARCHED_BYTES, Attempt, CsrfPolicy, refuse
+from coatcheck.csrf.policy import HEADER, SEARCHED_BYTES, Attempt, CsrfPolicy
 from coatcheck.errors import ConfigurationError, CsrfRefused
 from coatcheck.sessions import Session
 
@@ -80,7 +80,7 @@ class CsrfMiddleware:
             try:
                 self._policy.check_origin(_attempt(scope))
             except CsrfRefused as error:
-                await send_refusal(scope, send, refuse(error, request_of(scope)), str(error))
+                await send_refusal(scope, send, self._policy.answer(error, request_of(scope)), str(error))
                 return
         elif scope["type"] == "http" and self._policy.concerns(scope["method"], path_of(scope)):
             body = _Body(receive)
@@ -111,7 +111,7 @@ class CsrfMiddleware:
             scope[REFUSED_KEY] = error
             await self._refusal(scope, receive, send)
         else:
-            await send_refusal(scope, send, refuse(error, request_of(scope)))
+            await send_refusal(scope, send, self._policy.answer(error, request_of(scope)))
 
 
 class _Body:

@@ -13,10 +13,9 @@ from urllib.parse import urlsplit
 from coatcheck.csrf.tokens import has_nothing, is_genuine
 from coatcheck.errors import ConfigurationError, CsrfRefused
 from coatcheck.guard import Refusal, Request, text_headers
+from coatcheck.log_lines import RareLine
 from coatcheck.mounting import is_below
 from coatcheck.session import BaseSession
-
-logger: Final = logging.getLogger("coatcheck")
 
 Csrf: TypeAlias = bool | Literal["origin"]
 """What adapters are told: True asks for tokens, "origin" only looks at where requests come from, False does neither."""
@@ -75,6 +74,7 @@ class CsrfPolicy:
         self.has_tokens = tokens
         self._trusted = frozenset(map(_checked_origin, _several("trusted_origins", trusted_origins)))
         self._exempt = tuple(map(_checked_path, _several("exempt", exempt)))
+        self._log = RareLine(logging.WARNING, "A %.20r request for %.200r was refused: %s")
 
     def concerns(self, method: str, path: str) -> bool:
         """Tell whether a request has to be looked at."""
@@ -118,6 +118,16 @@ class CsrfPolicy:
         if not is_genuine(session, token):
             raise CsrfRefused(_WRONG_TOKEN, "csrf_token_wrong")
 
+    def answer(self, error: CsrfRefused, request: Request) -> Refusal:
+        """Give the answer to a request that was refused: 403, as a page for people and as JSON for programs."""
+        path = request.target.partition("?")[0]  # in a query there may be secrets, such as a new password's token
+        self._log.write(request.method, path, error.code)
+        if request.is_browsing():
+            body = _PAGE.replace("MESSAGE", escape(str(error))).encode()
+            return Refusal(403, text_headers("text/html; charset=utf-8", body), body)
+        body = json.dumps({"error": error.code, "message": str(error)}).encode()
+        return Refusal(403, text_headers("application/json", body), body)
+
 
 def wants_tokens(csrf: Csrf) -> bool:
     """Tell what an adapter's setting says of tokens. Raises ConfigurationError for one that says nothing."""
@@ -125,17 +135,6 @@ def wants_tokens(csrf: Csrf) -> bool:
         msg = f"csrf: expected True, 'origin' or False, got {csrf!r:.80}"
         raise ConfigurationError(msg)
     return csrf is True
-
-
-def refuse(error: CsrfRefused, request: Request) -> Refusal:
-    """Give the answer to a request that was refused: 403, as a page for people and as JSON for programs."""
-    path = request.target.partition("?")[0]  # in a query there may be secrets, such as a new password's token
-    logger.warning("A %s request for %.200r was refused: %s", request.method[:20], path, error.code)
-    if request.is_browsing():
-        body = _PAGE.replace("MESSAGE", escape(str(error))).encode()
-        return Refusal(403, text_headers("text/html; charset=utf-8", body), body)
-    body = json.dumps({"error": error.code, "message": str(error)}).encode()
-    return Refusal(403, text_headers("application/json", body), body)
 
 
 def _is_own(origin: str, attempt: Attempt) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from io import BufferedReader, RawIOBase
 from typing import TYPE_CHECKING, Any, Final
 
-from coatcheck.csrf.policy import HEADER, Attempt, CsrfPolicy, refuse
+from coatcheck.csrf.policy import HEADER, Attempt, CsrfPolicy
 from coatcheck.errors import ConfigurationError, CsrfRefused
 from coatcheck.sessions import SyncSession
 from coatcheck.wsgi import ENVIRON_KEY, path_of, request_of, start_refusal
@@ -68,7 +68,7 @@ class CsrfMiddleware:
             if self._refusal is not None:
                 environ[REFUSED_KEY] = error
                 return self._refusal(environ, start_response)
-            return start_refusal(refuse(error, request_of(environ)), environ, start_response)
+            return start_refusal(self._policy.answer(error, request_of(environ)), environ, start_response)
         return self._app(environ, start_response)
 
     def _check(self, environ: WSGIEnvironment) -> None:

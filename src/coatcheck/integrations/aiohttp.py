@@ -15,7 +15,7 @@ from functools import partial, wraps
 from typing import Any, Final, ParamSpec, TypeVar
 
 from coatcheck import outage
-from coatcheck.csrf.policy import HEADER, Attempt, Csrf, CsrfPolicy, refuse, wants_tokens
+from coatcheck.csrf.policy import HEADER, Attempt, Csrf, CsrfPolicy, wants_tokens
 from coatcheck.csrf.tokens import FIELD
 from coatcheck.devices import Device
 from coatcheck.errors import ConfigurationError, CsrfRefused, LoginRequired, MissingExtra, StoreUnavailable
@@ -313,7 +313,7 @@ class _CsrfCheck:
             if self._policy.concerns(request.method, _path(request)):
                 await self._check(request)
         except CsrfRefused as error:
-            return _response(refuse(error, _request(request)))
+            return _response(self._policy.answer(error, _request(request)))
         return await handler(request)
 
     async def _check(self, request: web.Request) -> None:
