@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from coatcheck.demo.state_folder import StateFolder
+from coatcheck.errors import ConfigurationError
 from coatcheck.stores.url import store_from_url
 
 from .conftest import command_environment
@@ -38,6 +39,32 @@ def test_key_stays_the_same_and_loose_permissions_are_tightened(tmp_path: Path) 
     assert StateFolder(tmp_path).secret_key() == key
     assert folder.stat().st_mode & 0o777 == 0o700
     assert (folder / "secret").stat().st_mode & 0o777 == 0o600
+
+
+def test_link_to_another_folder_is_refused_and_the_folder_left_as_it_is(tmp_path: Path) -> None:
+    other = tmp_path / "public"
+    other.mkdir()
+    other.chmod(0o755)
+    here = tmp_path / "cloned"
+    here.mkdir()
+    (here / ".coatcheck").symlink_to(other)
+    for use in (StateFolder.secret_key, StateFolder.sqlite_url):
+        with pytest.raises(ConfigurationError, match="symbolic link"):
+            use(StateFolder(here))
+    assert other.stat().st_mode & 0o777 == 0o755
+    assert list(other.iterdir()) == []
+
+
+def test_link_to_another_file_is_no_key_and_the_file_left_as_it_is(tmp_path: Path) -> None:
+    other = tmp_path / "page"
+    other.write_text("known to everybody, and longer than a key has to be")
+    other.chmod(0o644)
+    folder = tmp_path / ".coatcheck"
+    folder.mkdir()
+    (folder / "secret").symlink_to(other)
+    with pytest.raises(ConfigurationError, match="symbolic link"):
+        StateFolder(tmp_path).secret_key()
+    assert other.stat().st_mode & 0o777 == 0o644
 
 
 def test_unfinished_file_of_a_process_that_died_is_in_nobodys_way(

@@ -37,6 +37,7 @@ class StateFolder:
         """
         path = self._folder / "secret"
         with self._locked():
+            self._refuse_link(path)
             if not path.exists():
                 _write_atomically(path, secrets.token_urlsafe(MIN_SECRET_KEY_BYTES) + "\n")
             path.chmod(0o600)
@@ -53,8 +54,9 @@ class StateFolder:
     def _locked(self) -> Iterator[None]:
         """Open the folder, and hold it against other processes."""
         try:
+            self._refuse_link(self._folder)
             self._folder.mkdir(mode=0o700, exist_ok=True)
-            descriptor = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
+            descriptor = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
         except OSError as error:
             raise self._unusable(error.strerror) from error
         try:
@@ -71,6 +73,12 @@ class StateFolder:
             raise self._unusable(error.strerror) from error
         finally:
             os.close(descriptor)
+
+    def _refuse_link(self, path: Path) -> None:
+        """Refuse what somebody else may have put here, to have another folder or file of ours changed or read."""
+        if path.is_symlink():
+            reason = f"{path.name} is a symbolic link. Delete the link, and what is needed is made"
+            raise self._unusable(reason)
 
     def _unusable(self, reason: str | None) -> ConfigurationError:
         return ConfigurationError(f"The folder {FOLDER_NAME} in {str(self._parent)!r} can't be used: {reason}")
