@@ -15,6 +15,9 @@ from tempfile import TemporaryDirectory
 import httpx
 import pytest
 from form_client import FormClient
+from replica_sets import ReplicaSet
+
+from coatcheck.demo.serve import _described
 
 from .conftest import ALICE, BOB, HTML, JSON, DemoProcess, command_environment
 
@@ -42,6 +45,28 @@ def is_running(process_id: int) -> bool:
 
 
 # --- on each kind of store --------------------------------------------------------------------------------------------
+
+
+def test_demo_on_what_sentinels_name_says_so(running_replica_set: ReplicaSet, tmp_path: Path) -> None:
+    with DemoProcess(tmp_path, ["--store", f"{running_replica_set.url}/1"]) as demo:
+        said = " ".join(demo.banner.split())
+    assert f"by 127.0.0.1:{running_replica_set.sentinels[0].port}, " in said
+
+
+@pytest.mark.parametrize(
+    ("url", "place"),
+    [
+        ("memory://", "memory, ends with the demo"),
+        ("sqlite:////var/shop.sqlite3", "SQLite, /var/shop.sqlite3"),
+        ("redis://user:hunter2@host/2?password=hunter2", "redis, host:6379, database 2"),
+        ("valkeys://user:hunter2@[::1]:7", "valkeys, [::1]:7"),
+        ("unix://user:hunter2@/run/valkey.sock?db=1", "unix, /run/valkey.sock"),
+        ("redis+sentinel://user:hunter2@a:1,b:2/main/3", "redis+sentinel, main by a:1, b:2, database 3"),
+        ("redis+cluster://user:hunter2@a:1,b:2", "redis+cluster, a:1, b:2"),
+    ],
+)
+def test_store_is_described_without_user_and_password(url: str, place: str) -> None:
+    assert _described(url, url) == place
 
 
 async def test_whole_visit_from_login_to_logout(demo: DemoProcess) -> None:

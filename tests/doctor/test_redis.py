@@ -17,12 +17,12 @@ from servers import Server, free_port, server_binaries
 
 from coatcheck.doctor import Finding, Status, examine
 from coatcheck.doctor.redis import _over_all, _server, examine_store
-from coatcheck.doctor.redis_access import access_by, place_of
+from coatcheck.doctor.redis_access import access_by
 from coatcheck.doctor.redis_checks import Reach
 from coatcheck.errors import ConfigurationError
 from coatcheck.stores.redis import SyncRedisStore
 from coatcheck.stores.redis.connections import connecting
-from coatcheck.stores.redis_address import parse
+from coatcheck.stores.redis_address import parse, place_of
 
 BINARIES = list(server_binaries().values())
 

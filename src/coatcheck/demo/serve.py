@@ -24,6 +24,7 @@ from coatcheck.demo.observed import observed
 from coatcheck.demo.state_folder import FOLDER_NAME, StateFolder
 from coatcheck.errors import ConfigurationError
 from coatcheck.sessions import Sessions
+from coatcheck.stores.redis_address import parse, place_of
 from coatcheck.stores.url import store_from_url
 
 KEYS_VARIABLE: Final = "COATCHECK_SECRET_KEYS"
@@ -184,4 +185,4 @@ def _described(store: str | None, store_url: str) -> str:
         return "memory, ends with the demo"
     if parts.scheme == "sqlite":
         return f"SQLite, {parts.path[1:]}"
-    return f"{parts.scheme}://{parts.hostname or ''}{f':{parts.port}' if parts.port else ''}{parts.path}"
+    return f"{parts.scheme}, {place_of(parse(store_url))}"

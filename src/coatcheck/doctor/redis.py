@@ -21,12 +21,13 @@ from redis.sentinel import SentinelConnectionPool
 from coatcheck.doctor import redis_checks as checks
 from coatcheck.doctor.findings import Finding, Report, Status, worst
 from coatcheck.doctor.probe import check_latency, check_operations, probe_key, time_reads
-from coatcheck.doctor.redis_access import Access, access_by, place_of
+from coatcheck.doctor.redis_access import Access, access_by
 from coatcheck.doctor.redis_checks import Reach, Sample, Seen
 from coatcheck.errors import StoreError
 from coatcheck.stores.redis import SyncRedisStore
 from coatcheck.stores.redis.commands import UPDATE
 from coatcheck.stores.redis.connections import MAX_CONNECTIONS, RedisOptions, connecting
+from coatcheck.stores.redis_address import place_of
 
 _Client: TypeAlias = "redis.Redis | RedisCluster"
 

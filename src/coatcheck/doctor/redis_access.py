@@ -181,8 +181,3 @@ def access_by(made: Connecting) -> Access:
     secrets = sorted(filter(None, (*passwords, *users, made.sentinel_settings.get("password"))), key=len, reverse=True)
     commands = Commands(made.limits.prefix)
     return Access(commands, made.address, has_password=any(passwords), secrets=tuple(secrets))
-
-
-def place_of(address: Address) -> str:
-    """Give where the store is, without user, password and options, which may have passwords in them."""
-    return str(address) if address.database is None else f"{address}, database {address.database}"

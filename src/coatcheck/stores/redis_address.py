@@ -100,6 +100,11 @@ def parse(url: str) -> Address:
     )  # fmt: skip
 
 
+def place_of(address: Address) -> str:
+    """Give where the store is, without user, password and options, which may have passwords in them."""
+    return str(address) if address.database is None else f"{address}, database {address.database}"
+
+
 def split(url: str) -> SplitResult | None:
     """Split a URL, or give None for one that can't be. Its error shows what may be a password, so it ends here.
 
