@@ -14,6 +14,7 @@ from typing import Final
 from urllib.parse import quote, unquote
 
 from coatcheck.errors import ConfigurationError, LoginRequired, RecentLoginRequired, StoreUnavailable
+from coatcheck.mounting import has_dot_segment
 from coatcheck.session import BaseSession
 
 _MAX_NEXT_CHARACTERS: Final = 2_000
@@ -21,6 +22,7 @@ _MAX_NEXT_CHARACTERS: Final = 2_000
 # Browsers take "//host" and "/\host" for another site's address, and drop tabs and newlines before they look.
 _LOCAL: Final = re.compile(r"/(?![/\\])[^\\\x00-\x20\x7f-\U0010ffff]*")
 _LOCAL_DECODED: Final = re.compile(r"/(?![/\\])[^\\\x00-\x1f\x7f-\x9f]*")
+_PATH_END: Final = re.compile("[?#]")
 
 
 def require_login(session: BaseSession) -> str:
@@ -77,7 +79,13 @@ def safe_next(target: str | None, default: str = "/") -> str:
     if target is None or len(target) > _MAX_NEXT_CHARACTERS:
         return default
     is_local = _LOCAL.fullmatch(target) and _LOCAL_DECODED.fullmatch(unquote(target, errors="replace"))
-    return target if is_local else default
+    return target if is_local and not _hides_host(target) else default
+
+
+def _hides_host(target: str) -> bool:
+    """Tell whether "//host" may be left of a path once its dot segments are taken out, as of "/..//host"."""
+    path = _PATH_END.split(target, 1)[0]
+    return "//" in unquote(path) and has_dot_segment(path)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import MutableMapping
 from typing import Any, Final, Literal, TypeAlias
+from urllib.parse import unquote
 
 from coatcheck.errors import ConfigurationError
 
@@ -37,6 +38,11 @@ def is_eager(load: Load) -> bool:
 def is_below(path: str, start: str) -> bool:
     """Tell whether a path is `start`, or below it."""
     return path == start or path.startswith(start if start.endswith("/") else start + "/")
+
+
+def has_dot_segment(path: str) -> bool:
+    """Tell whether a path has "." or ".." in it, and so is another one to whoever takes these out (RFC 3986, 5.2.4)."""
+    return not {".", ".."}.isdisjoint(unquote(path).split("/"))
 
 
 def claim_cookie(request: MutableMapping[str, Any], cookie: str) -> None:

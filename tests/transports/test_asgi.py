@@ -24,6 +24,7 @@ from coatcheck.errors import (
     StoreUnavailable,
     UnsupportedValue,
 )
+from coatcheck.guard import safe_next
 from coatcheck.stores.memory import MemoryStore
 from coatcheck.testing import FailingStore, ManualClock
 
@@ -865,9 +866,22 @@ async def test_the_guard_tells_a_program_by_401() -> None:
         assert exchange.header("location") == []
 
 
-@pytest.mark.parametrize("path", ["//evil.test", "/\\evil.test", "/%2Fevil.test", "/a%0d%0aset-cookie:x", "/\tevil"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("//evil.test", "/\\evil.test", "/%2Fevil.test", "/a%0d%0aset-cookie:x", "/\tevil"),
+        # Without its dot segments, each is //evil.test (RFC 3986, section 5.2.4).
+        *("/..//evil.test", "/.//evil.test", "/a/..//evil.test", "/%2e%2e//evil.test", "/..%2Fa/..//evil.test"),
+        *("/%3f/../..//evil.test", "/%23/../..//evil.test"),
+    ],
+)
 async def test_the_guard_sends_nobody_to_another_site(path: str) -> None:
     assert (await Guarded().ask(path)).header("location") == ["/login"]
+
+
+@pytest.mark.parametrize("target", ["/a/../b", "/./b", "/a//b", "/...//b", "/b?from=/..//a", "/b#/..//a", "/b%3Fx"])
+def test_a_path_of_this_site_is_kept_as_it_is(target: str) -> None:
+    assert safe_next(target) == target
 
 
 async def test_the_guard_does_not_send_anybody_back_to_a_form_that_was_lost() -> None:
