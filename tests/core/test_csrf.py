@@ -276,6 +276,23 @@ def test_a_path_is_exempt_with_all_that_is_below_it_and_nothing_beside_it() -> N
     assert policy.concerns("POST", "/")
 
 
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("/webhooks/../pay", "/webhooks/..", "/webhooks/./../pay", "/webhooks/stripe/../../pay", "/webhooks/."),
+        *("/webhooks/%2e%2e/pay", "/webhooks/.%2E/pay", "/webhooks/..%2fpay"),
+    ],
+)
+def test_a_path_that_may_lead_elsewhere_is_never_exempt(path: str) -> None:
+    assert CsrfPolicy(exempt=["/webhooks"]).concerns("POST", path)
+    assert CsrfPolicy(exempt=["/webhooks/"]).concerns("POST", path)
+
+
+def test_a_name_with_dots_in_it_is_exempt_like_any_other() -> None:
+    policy = CsrfPolicy(exempt=["/webhooks"])
+    assert not any(policy.concerns("POST", f"/webhooks/{name}") for name in ("...", "..a", "a.", ".well-known", "v1.2"))
+
+
 def test_a_token_is_needed_where_there_is_something_to_protect(face: Face) -> None:
     policy = CsrfPolicy()
     nobody = face.request()

@@ -14,7 +14,7 @@ from coatcheck.csrf.tokens import has_nothing, is_genuine
 from coatcheck.errors import ConfigurationError, CsrfRefused
 from coatcheck.guard import Refusal, Request, text_headers
 from coatcheck.log_lines import RareLine
-from coatcheck.mounting import is_below
+from coatcheck.mounting import has_dot_segment, is_below
 from coatcheck.session import BaseSession
 
 Csrf: TypeAlias = bool | Literal["origin"]
@@ -78,7 +78,11 @@ class CsrfPolicy:
 
     def concerns(self, method: str, path: str) -> bool:
         """Tell whether a request has to be looked at."""
-        return method not in _SAFE_METHODS and not any(is_below(path, start) for start in self._exempt)
+        return method not in _SAFE_METHODS and not self._is_exempt(path)
+
+    def _is_exempt(self, path: str) -> bool:
+        # Not every server and framework agree on where a path with dot segments leads.
+        return any(is_below(path, start) for start in self._exempt) and not has_dot_segment(path)
 
     def check_origin(self, attempt: Attempt) -> bool:
         """Give whether the browser says that a page of this origin sent the request; False if nobody says anything.
