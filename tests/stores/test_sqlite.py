@@ -241,6 +241,19 @@ def test_a_threads_connection_is_closed_when_the_thread_ends(store: SyncSQLiteSt
     assert not store._current._readers
 
 
+def test_a_connection_that_lives_as_long_as_python_ends_without_a_word(path: Path) -> None:
+    result = run_python(
+        """
+        import io, sys
+        from coatcheck.stores.sqlite import SyncSQLiteStore
+        io.kept = SyncSQLiteStore(sys.argv[1])  # this module is taken apart after most others
+        io.kept.load("0" * 40)
+        """,
+        str(path),
+    )
+    assert (result.returncode, result.stderr) == (0, "")
+
+
 def test_a_child_process_leaves_the_connections_of_its_parents_threads_alone(path: Path) -> None:
     result = run_python(
         """

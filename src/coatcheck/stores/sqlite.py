@@ -102,9 +102,10 @@ class _Closing:
         self._connections = connections
         self._process = os.getpid()
 
-    def __del__(self) -> None:
+    def __del__(self, process_now: Callable[[], int] = os.getpid) -> None:
+        # Bound now, because modules are taken apart before the last connections are, when Python ends.
         # A child process loses all threads but one, and closing what belongs to its parent is what SQLite forbids.
-        if os.getpid() == self._process:
+        if process_now() == self._process:
             self._connections.discard(self._connection)
             self._connection.close()
 
