@@ -1,4 +1,4 @@
-"""Log lines that anybody can bring about by sending requests, so that they must not fill a disk."""
+"""Lines for logs and terminals that others have a part in: by what they send, and by how often."""
 
 from __future__ import annotations
 
@@ -9,6 +9,11 @@ from typing import Final
 logger: Final = logging.getLogger("coatcheck")
 
 _EVERY_S: Final = 5.0
+
+
+def printable(text: str) -> str:
+    """Show the characters that move a cursor, begin a line or hide others, instead of letting them do so."""
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
 
 
 class RareLine:

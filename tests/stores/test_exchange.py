@@ -120,6 +120,11 @@ def test_everybody_gets_an_error_of_their_own() -> None:
     assert results[0] is not results[1]
 
 
+def test_what_a_server_says_of_its_error_moves_no_cursor_in_a_log() -> None:
+    (result,), _ = run([CREATE], [[redis.ResponseError("\x1b[2J\nall is well")]])
+    assert "\\x1b[2J\\nall is well" in str(result)
+
+
 def test_a_full_server_is_told_from_one_that_is_out_of_reach() -> None:
     (result,), _ = run([CREATE], [[redis.OutOfMemoryError("command not allowed when used memory > 'maxmemory'")]])
     assert isinstance(result, StoreFull)

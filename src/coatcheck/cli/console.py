@@ -7,7 +7,7 @@ from typing import Final, NoReturn
 import typer
 from rich.console import Console
 
-from coatcheck.doctor.findings import printable
+from coatcheck.log_lines import printable
 
 stdout: Final = Console(highlight=False, soft_wrap=True)
 stderr: Final = Console(highlight=False, soft_wrap=True, stderr=True)

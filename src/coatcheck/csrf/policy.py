@@ -159,7 +159,10 @@ def _several(name: str, texts: Iterable[str]) -> list[str]:
 
 
 def _checked_origin(origin: str) -> str:
-    parts = urlsplit(origin.lower())
+    try:
+        parts = urlsplit(origin.lower())
+    except ValueError:
+        parts = urlsplit("")
     if parts.scheme not in _DEFAULT_PORTS or not parts.netloc or f"{parts.scheme}://{parts.netloc}" != origin.lower():
         msg = f"trusted_origins: expected an origin such as 'https://shop.example', got {origin!r:.80}"
         raise ConfigurationError(msg)

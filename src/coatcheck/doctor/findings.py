@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 
+from coatcheck.log_lines import printable
+
 
 class Status(Enum):
     """How a check came out, from harmless to grave."""
@@ -23,11 +25,6 @@ class Status(Enum):
     def gravity(self) -> int:
         """0 for harmless, more for worse."""
         return list(Status).index(self)
-
-
-def printable(text: str) -> str:
-    """Show the characters that move a cursor, begin a line or hide others, instead of letting them do so."""
-    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import Any, Final, Self
 
 from coatcheck.errors import StoreFull, StoreUnavailable
+from coatcheck.log_lines import printable
 from coatcheck.stores.redis.commands import Command
 
 _LONGEST_PAUSES_S: Final = (0.025, 0.075)
@@ -141,7 +142,7 @@ def explained(error: Exception) -> StoreUnavailable:
         return cause
     names = names_of(cause)
     kind = StoreFull if "OutOfMemoryError" in names or "OOM " in str(cause) else StoreUnavailable
-    text = str(cause) or "no answer in time"
+    text = printable(str(cause)) or "no answer in time"
     made = kind(f"Redis could not do its work: {type(cause).__name__}: {text}{_advice(names, text)}")
     made.__cause__ = cause
     return made
