@@ -25,6 +25,7 @@ from litestar import (
     websocket,
     websocket_listener,
 )
+from litestar.background_tasks import BackgroundTask
 from litestar.config.csrf import CSRFConfig
 from litestar.di import NamedDependency, Provide
 from litestar.exceptions import WebSocketDisconnect
@@ -308,6 +309,83 @@ def test_clear_session_logs_out(site: Site) -> None:
     with site.running(leave) as client:
         cookie = client.cookies["session"]
         assert "Max-Age=0" in client.get("/leave").headers["set-cookie"]
+        assert site.stored(client, cookie) is None
+
+
+@get("/stream-out")
+async def leave_in_a_stream(request: Request[Any, Any, Any]) -> Stream:
+    async def body() -> AsyncIterator[bytes]:
+        yield b"still "
+        request.clear_session()
+        yield b"here"
+
+    return Stream(body())
+
+
+@get("/leave-later")
+async def leave_later(request: Request[Any, Any, Any]) -> Response[str]:
+    async def later() -> None:
+        request.clear_session()
+
+    return Response("", background=BackgroundTask(later))
+
+
+@get("/leave-and-fail")
+async def leave_and_fail(request: Request[Any, Any, Any]) -> None:
+    request.clear_session()
+    raise ZeroDivisionError
+
+
+@websocket("/socket-out")
+async def leave_over_a_websocket(socket: WebSocket[Any, Any, Any]) -> None:
+    await socket.accept()
+    socket.clear_session()
+    await socket.send_text("bye")
+    await socket.close()
+
+
+@pytest.mark.parametrize("load", ["eager", "lazy"])
+@pytest.mark.parametrize("path", ["/stream-out", "/leave-later", "/leave-and-fail", "/socket-out"])
+def test_clear_session_logs_out_whenever_it_is_called(path: str, load: str) -> None:
+    site = Site(load=load)
+    leaving = (leave_in_a_stream, leave_later, leave_and_fail, leave_over_a_websocket)
+    with site.running(*leaving) as client:
+        cookie = client.cookies["session"]
+        if path == "/socket-out":
+            with client.websocket_connect(path) as connection:
+                assert connection.receive_text() == "bye"
+        else:
+            client.get(path)
+        assert site.stored(client, cookie) is None
+
+
+def test_what_set_session_replaces_over_a_websocket_is_stored_before_the_next_message(site: Site) -> None:
+    @websocket("/socket")
+    async def replace(socket: WebSocket[Any, Any, Any]) -> None:
+        await socket.accept()
+        socket.set_session({"x": 1})
+        await socket.send_text("done")
+        await socket.receive_text()
+
+    with site.running(replace) as client, client.websocket_connect("/socket") as connection:
+        assert connection.receive_text() == "done"
+        assert site.stored(client) == {"x": 1}
+
+
+@get("/bye")
+async def bye(request: Request[Any, Any, Any]) -> Template:
+    request.clear_session()
+    session = await get_session(request)
+    assert request.session is session
+    return Template("form.html", context={"ours": session.user_id is not None})
+
+
+def test_templates_and_guards_work_after_clear_session(templates: TemplateConfig[Any]) -> None:
+    site = Site(csrf=False)
+    with site.running(bye, template_config=templates) as client:
+        cookie = client.cookies["session"]
+        answer = client.get("/bye")
+        assert (answer.status_code, answer.text[:14]) == (200, "<form></form>|")
         assert site.stored(client, cookie) is None
 
 

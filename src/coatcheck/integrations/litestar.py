@@ -63,7 +63,8 @@ except ImportError as error:
 
 Connection = ASGIConnection[Any, Any, Any, Any]
 
-_STARTS: Final = frozenset({"http.response.start", "websocket.accept"})
+_SESSIONS: Final = "coatcheck.integrations.litestar"
+"""The key of a request's scope for its sessions by their names."""
 
 
 class CoatcheckPlugin(InitPluginProtocol, ReceiveRoutePlugin):
@@ -179,8 +180,7 @@ class CoatcheckPlugin(InitPluginProtocol, ReceiveRoutePlugin):
 
     def _help_templates(self, engine: TemplateEngineProtocol[Any, Any]) -> None:
         def session_of(context: Mapping[str, Any]) -> Session:
-            session: Session = context["request"].scope[self._name]
-            return session
+            return _held_in(context["request"].scope, self._name)
 
         def get_flashes(context: Mapping[str, Any], /, category: str | None = None) -> list[Flash]:
             return session_of(context).flashes(category)
@@ -247,11 +247,34 @@ def recent_login_required(within: timedelta, *, name: str = SCOPE_KEY) -> LoginG
 
 
 async def _session_in(scope: Any, name: str) -> Session:
-    session = scope.get(name)
-    if not isinstance(session, Session):
+    session = _known_to(scope).get(name)
+    if session is None:
         msg = f"This request has no session {name!r}: add CoatcheckPlugin, and see whether something replaced it"
         raise ConfigurationError(msg)
     await session.load()
+    return _held_in(scope, name)
+
+
+def _known_to(scope: Any) -> dict[str, Session]:
+    """Give the sessions of a request, whatever the application has put into their places since."""
+    return cast("dict[str, Session]", scope.setdefault(_SESSIONS, {}))
+
+
+def _held_in(scope: Any, name: str) -> Session:
+    """Give a session, after bringing into it what `set_session` or `clear_session` has put into its place."""
+    session = _known_to(scope)[name]
+    value: object = scope.get(name)
+    if value is session:
+        return session
+    scope[name] = session
+    if value is Empty or value is None:
+        session.destroy()
+    elif isinstance(value, Mapping):
+        session.clear()
+        session.update(value)
+    else:
+        msg = f"set_session: expected a mapping, got a {type(value).__name__}"
+        raise UnsupportedValue(msg)
     return session
 
 
@@ -370,6 +393,7 @@ class _Inside:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the application for one connection."""
         session: Session = scope[self._name]
+        _known_to(scope)[self._name] = session
         failure: Exception | None = None
         has_started = False
 
@@ -378,8 +402,7 @@ class _Inside:
             if failure is not None and message["type"] == "websocket.close":
                 raise failure  # Litestar closes it as if the handler had failed
             try:
-                if message["type"] in _STARTS:
-                    await self._take_over(scope, session)
+                await self._take_over(scope, session)
                 await send(message)
             except Exception as error:
                 failure = None if has_started else error
@@ -389,6 +412,7 @@ class _Inside:
         others = _at_work.set((*_at_work.get(), session))
         try:
             await self._app(scope, receive, pass_on)
+            await self._take_over(scope, session)
         except LitestarException:
             if failure is None:
                 raise
@@ -397,19 +421,13 @@ class _Inside:
             raise failure from None
         finally:
             _at_work.reset(others)
+            if scope.get(self._name) is Empty:
+                session.destroy()  # which holds when all else fails
 
     async def _take_over(self, scope: Scope, session: Session) -> None:
         """Bring what the application has put into the session's place into the session."""
         value = scope.get(self._name)
-        if value is session:
-            return
-        scope[self._name] = session
-        if value is Empty or value is None:
-            session.destroy()
-        elif isinstance(value, Mapping):
-            await session.load()
-            session.clear()
-            session.update(value)
-        else:
-            msg = f"set_session: expected a mapping, got a {type(value).__name__}"
-            raise UnsupportedValue(msg)
+        if value is not session:
+            if isinstance(value, Mapping):
+                await session.load()
+            _held_in(scope, self._name)
