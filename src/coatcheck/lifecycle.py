@@ -198,6 +198,12 @@ class Lifecycle:
 
     def _take_untagged(self, work: WorkingCopy, found: Found) -> Steps[None]:
         """Do as `_take`, for tokens that don't say whose session it is: the epoch is asked for once that is known."""
+        if (
+            self._tokens.carry_sessions
+            and isinstance(found[1], Record)
+            and self._was_unused_for_too_long(work, found[1])
+        ):
+            found = NOTHING_FOUND  # no store was there to forget it
         tag = tag_of(found[1].login) if isinstance(found[1], Record) else b""
         (epoch_data,) = (yield from fetch(epoch_key(tag))) if tag else (None,)
         work.user_tag = tag  # not before, or another task of the request would do without the epoch
@@ -655,9 +661,12 @@ class Lifecycle:
         """Give the time at which the session ends if it is not used again."""
         began_ms, last_used_ms = work.opened_at_ms, work.opened_at_ms
         if work.record is not None:
-            began_ms, last_used_ms = work.record.created_at_ms, max(work.record.updated_at_ms, work.issued_at_ms)
+            began_ms, last_used_ms = work.record.created_at_ms, _last_used_ms(work, work.record)
         idle_ms = self.keeper.idle_ms_of(work.limits)
         return min(last_used_ms + idle_ms, self.keeper.ends_at_ms(began_ms, work.limits))
+
+    def _was_unused_for_too_long(self, work: WorkingCopy, record: Record) -> bool:
+        return self.keeper.now_ms() - _last_used_ms(work, record) >= self.keeper.idle_ms_of(record.limits)
 
     def _refresh_is_due(self, work: WorkingCopy) -> bool:
         """Tell whether use has to extend the session. The token's time of issue says when that was last done."""
@@ -676,6 +685,11 @@ class Lifecycle:
         if work.sealed or work.moved_to is not None or not work.accessed:
             return False
         return self.keeper.now_ms() - work.stored.renewed_at_ms >= renew_every_ms
+
+
+def _last_used_ms(work: WorkingCopy, record: Record) -> int:
+    """Give when a session was last used before this request, to within `refresh_after` of its idle timeout."""
+    return max(record.updated_at_ms, work.issued_at_ms)
 
 
 def _refused(work: WorkingCopy, reason: str) -> WorkingCopy:

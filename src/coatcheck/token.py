@@ -110,7 +110,7 @@ class Tokens(Protocol):
 
     @property
     def carry_sessions(self) -> bool:
-        """Whether a token has the whole session in it, so that each change of the session needs a new one."""
+        """Whether a token has the whole session in it: each change of it needs a new one, and no store forgets it."""
         ...
 
     def new_id(self) -> SessionID:

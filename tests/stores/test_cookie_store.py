@@ -144,6 +144,29 @@ def test_use_extends_a_session_but_not_beyond_its_lifetime(face: Face, clock: Ma
     assert face.stored(token) is None
 
 
+def test_an_idle_timeout_of_its_own_holds_whether_shorter_or_longer(face: Face, clock: ManualClock) -> None:
+    for own in (timedelta(seconds=1), timedelta(minutes=5), timedelta(hours=12)):
+        session = face.request(face.new(user="alice"))
+        session.limit(idle_timeout=own)
+        face.respond(session)
+        clock.advance(own - timedelta(milliseconds=1))
+        assert face.stored(session.token) == {"user": "alice"}
+        clock.advance(timedelta(milliseconds=1))
+        ended = face.request(session.token)
+        assert ended.is_new
+        assert "Max-Age=0" in (face.respond(ended) or "")
+
+
+def test_use_extends_a_session_by_the_idle_timeout_of_its_own(face: Face, clock: ManualClock) -> None:
+    session = face.request(face.new(user="alice"))
+    session.limit(idle_timeout=timedelta(hours=12))
+    for _ in range(3):
+        face.respond(session)
+        clock.advance(timedelta(hours=11))
+        session = face.request(session.token)
+        assert session["user"] == "alice"
+
+
 def test_a_cookie_of_exactly_the_size_that_browsers_keep_is_made_and_none_beyond(face: Face) -> None:
     def respond_with(size: int) -> int:
         session = face.request()

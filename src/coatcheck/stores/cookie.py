@@ -98,8 +98,6 @@ class SealedTokens:
     def __init__(self, secret_keys: Sequence[bytes], config: SessionConfig, older: _GorillaCookies | None) -> None:
         purpose = b"coatcheck sealed session 1\x00" + config.cookie.full_name.encode()
         self._keys = [hmac.digest(key, purpose, "sha256") for key in secret_keys]
-        self._idle_s = config.idle_timeout.total_seconds()
-        self._clock = config.clock
         self._older = older
 
     def new_id(self) -> SessionID:
@@ -114,7 +112,7 @@ class SealedTokens:
         return b2a_base64(sealed, newline=False).rstrip(b"=").translate(_TO_URL_SAFE).decode("ascii")
 
     def verify(self, token: bytes) -> VerifiedToken | None:
-        """See `Tokens.verify`. A cookie that was not used for the idle timeout is refused: no store forgets it."""
+        """See `Tokens.verify`."""
         try:
             padded = token.translate(_FROM_URL_SAFE) + b"=" * (-len(token) % 4)
             sealed = a2b_base64(padded, strict_mode=True)
@@ -123,8 +121,6 @@ class SealedTokens:
         verified = self._opened(sealed) if len(sealed) >= _SEALED_FROM + _ID_BYTES + _TAG_BYTES else None
         if verified is None and self._older is not None:
             verified = self._older.verify(token)
-        if verified is None or self._clock() - verified.issued_at >= self._idle_s:
-            return None
         return verified
 
     def _opened(self, sealed: bytes) -> VerifiedToken | None:
