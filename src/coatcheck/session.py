@@ -244,7 +244,7 @@ class BaseSession(MutableMapping[str, Any]):
     @property
     def handle(self) -> str:
         """The session's public name, for lists, logs and URLs. Nobody can use the session with it."""
-        return self._read().store_key
+        return str(self._read().store_key)  # the name alone: a key may have more with it, see `coatcheck.stores.cookie`
 
     @property
     def token(self) -> str:

@@ -225,7 +225,9 @@ class WorkingCopy:
 
     def note(self, event: Event) -> None:
         """Remember that something happened."""
-        self.noted += (event,)
+        # The names alone, as in `BaseSession.handle`: handlers keep them.
+        handle, previous_handle = str(event.handle), str(event.previous_handle)
+        self.noted += (event._replace(handle=handle, previous_handle=previous_handle),)
 
     @property
     def stored(self) -> Record:

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from coatcheck import CookieConfig, SyncSessions
 from coatcheck.errors import ConfigurationError, MissingExtra, RecordTooLarge, ResponseStarted, StoreIncapable
+from coatcheck.events import Event, Events
 from coatcheck.interop.gob import GobInt, GobStruct, GobType
 from coatcheck.interop.gorilla import SecureCookie
 from coatcheck.stores.cookie import MAX_COOKIE_BYTES, CookieStore, SyncCookieStore
@@ -203,9 +204,22 @@ def test_a_change_after_the_headers_have_left_is_refused_where_it_is_made(face: 
 
 def test_a_handle_that_is_passed_on_is_only_a_name(face: Face) -> None:
     session = face.request(face.new(user="alice"))
-    copied = pickle.loads(pickle.dumps(session.handle))
+    assert type(session.handle) is str
+    assert face.stored(face.new(other=session.handle)) == {"other": session.handle}
+    copied = pickle.loads(pickle.dumps(session._work.store_key))
     assert copied == session.handle
     assert type(copied) is str
+
+
+def test_handlers_of_events_are_given_names_only(kind: Kind) -> None:
+    seen: list[Event] = []
+    face = make_face(kind, events=Events(on_created=seen.append, on_login=seen.append, on_logout=seen.append))
+    session = face.request(face.new(user="alice"))
+    session.login("alice")
+    face.respond(session)
+    face.revoke(session.token)
+    assert [event.kind for event in seen] == ["created", "login", "logout"]
+    assert {type(handle) for event in seen for handle in (event.handle, event.previous_handle)} == {str}
 
 
 def test_neither_keys_nor_contents_are_shown(face: Face) -> None:
@@ -284,9 +298,9 @@ def test_what_can_not_be_done_to_sessions_from_the_servers_side_is_said(face: Fa
     session = face.request()
     session.login("alice")
     face.respond(session)
-    handle = str(session.handle)
     with pytest.raises(StoreIncapable):
-        face.run(face.sessions.revoke(handle))
+        face.run(face.sessions.revoke(session.handle))
+    assert face.stored(session.token) == {}
     with pytest.raises(StoreIncapable):
         face.run(face.sessions.revoke_user("alice"))
     with pytest.raises(StoreIncapable):
@@ -294,6 +308,7 @@ def test_what_can_not_be_done_to_sessions_from_the_servers_side_is_said(face: Fa
     with pytest.raises(StoreIncapable):
         face.listed(face.sessions.iterate())
     assert face.run(face.sessions.for_user("alice")) == []
+    assert not face.run(face.sessions.revoke(session.handle, user_id="alice"))
 
 
 @pytest.mark.parametrize("setting", [{"max_sessions_per_user": 5}, {"end_on_reuse": True}], ids=repr)

@@ -64,7 +64,7 @@ class _StoreKey(str):
     record: bytes | None
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Leave the record behind: a handle that is passed on is only a name."""
+        """Leave the record behind: a key that is passed on is only a name."""
         return str, (str(self),)
 
 
