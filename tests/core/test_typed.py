@@ -772,6 +772,37 @@ def test_what_does_not_fit_is_left_as_it_is_and_said_once(memory: Face, caplog: 
     assert "SECRET" not in caplog.text
 
 
+class Unlucky(pydantic.BaseModel):
+    number: int = 0
+    link: pydantic.AnyUrl | None = None  # is read from a text, and written as an object
+
+    @pydantic.field_validator("number")
+    @classmethod
+    def no_twelve(cls, number: int) -> int:
+        return 13 if number == 12 else number
+
+    @pydantic.field_serializer("number")
+    def no_thirteen(self, number: int) -> int:
+        if number == 13:
+            raise ValueError
+        return number
+
+
+def test_what_a_type_reads_and_can_not_write_does_not_fit(memory: Face, caplog: pytest.LogCaptureFixture) -> None:
+    stored = {"number": 13, "link": "https://SECRET"}
+    session = memory.request(memory.new(**stored))
+    data = SessionSchema(Unlucky).of(session)
+    assert data == Unlucky()
+    memory.respond(session)
+    assert memory.stored(session.token) == stored
+    assert "session['number'] holds int" in caplog.text
+    assert "session['link'] holds str" in caplog.text
+    assert "SECRET" not in caplog.text
+    data.number = 12
+    with pytest.raises(UnfitValue, match=r"Unlucky\.number is int, but it was given int"):
+        memory.save(session)
+
+
 def test_an_assignment_replaces_what_does_not_fit(memory: Face) -> None:
     session = memory.request(memory.new(visits="many"))
     shop.of(session).visits += 1

@@ -38,6 +38,18 @@ class Rules(NamedTuple):
     report: Callable[[UnfitValue], None]
 
 
+class _Loaded(NamedTuple):
+    """A typed value that was read, or made as a default."""
+
+    value: Any
+    form: Any
+    """Its portable form."""
+    encoded: bytes | None
+    """The encoding of that."""
+    stored: Any
+    """The portable form that it was made of, or ABSENT."""
+
+
 class _Shown(NamedTuple):
     """What an instance's field shows."""
 
@@ -105,14 +117,12 @@ class TypedView(Generic[T]):
     def _take(self, work: WorkingCopy, field: Field, blank: T, *, in_place: bool) -> None:
         """Let a field show what the session has."""
         synced = work.encoded(field.key)
-        loaded = (self._declared.get(blank, field), ABSENT) if synced is None else self._load(field, synced)
+        loaded = self._default(field, blank) if synced is None else self._load(field, synced)
         misfit = loaded if isinstance(loaded, UnfitValue) else None
-        value, stored = (self._declared.get(blank, field), ABSENT) if isinstance(loaded, UnfitValue) else loaded
+        value, form, encoded, stored = self._default(field, blank) if isinstance(loaded, UnfitValue) else loaded
         if in_place:
             value = self._in_place(field, value)
         self._declared.put(self.instance, field, value)
-        form = ABSENT if value is ABSENT else field.converter.dump(value)
-        encoded = None if form is ABSENT else values.encode(field.key, form)
         unknown = {} if stored is ABSENT else unknown_of(value, form, stored)
         self._shown[field.key] = _Shown(synced, value, encoded, unknown, misfit)
         if misfit is not None:
@@ -134,14 +144,21 @@ class TypedView(Generic[T]):
             return value
         return known
 
-    def _load(self, field: Field, encoded: bytes) -> tuple[Any, Any] | UnfitValue:
-        """Give the typed value, and the portable one that it was made of; or why there is none."""
+    def _default(self, field: Field, blank: T) -> _Loaded:
+        value = self._declared.get(blank, field)
+        if value is ABSENT:
+            return _Loaded(ABSENT, ABSENT, None, ABSENT)
+        form = field.converter.dump(value)
+        return _Loaded(value, form, values.encode(field.key, form), ABSENT)
+
+    def _load(self, field: Field, encoded: bytes) -> _Loaded | UnfitValue:
+        """Read what the session has; or give why it can't be read."""
         try:
             stored = values.decode(field.key, encoded)
         except UndecodableValue:
             return self._misfit(field, "bytes that can't be decoded here", "", is_stored=True)
         try:
-            return field.converter.load(stored), stored
+            return _read(field, stored)
         except MisfitError as error:
             misfit = self._misfit(field, type(stored).__name__, str(error), is_stored=True)
         if self._rules.migrate is None:
@@ -149,7 +166,7 @@ class TypedView(Generic[T]):
         try:
             form = field.converter.dump(self._rules.migrate(field.key, stored, misfit))
             values.encode(field.key, form)
-            return field.converter.load(form), form
+            return _read(field, form)
         except Exception as error:  # noqa: BLE001 (a hook that fails must not make every request fail)
             reason = f"{misfit.found}; migrate failed with {type(error).__name__}"
             error.__traceback__ = None  # it may be the misfit itself, which must not hold what is at work here
@@ -203,8 +220,7 @@ class TypedView(Generic[T]):
                 f"not fit ({shown.misfit}), and would be lost. Assign the field to replace it"
             )
             raise UnfitValue(msg, key=field.key, expected=field.type_name, found=shown.misfit.found)
-        fitting = self._fitting(field, value)
-        form = field.converter.dump(fitting)
+        fitting, form = self._fitting(field, value)
         encoded = synced = values.encode(field.key, form)
         if encoded == self._encoding(field, value):
             fitting = value
@@ -220,10 +236,11 @@ class TypedView(Generic[T]):
         work.take_from(self, field.key, synced, form)
         self._shown[field.key] = _Shown(synced, fitting, encoded, unknown, None)
 
-    def _fitting(self, field: Field, value: Any) -> Any:
-        """Give a value as its type has it, or raise."""
+    def _fitting(self, field: Field, value: Any) -> tuple[Any, Any]:
+        """Give a value as its type has it, and its portable form; or raise."""
         try:
-            return field.converter.load(field.converter.dump(value))
+            fitting = field.converter.load(field.converter.dump(value))
+            return fitting, field.converter.dump(fitting)
         except MisfitError as error:
             raise self._misfit(field, type(value).__name__, str(error), is_stored=False) from None
 
@@ -246,3 +263,14 @@ class TypedView(Generic[T]):
             f" ({reason})" if reason else ""
         )
         return UnfitValue(msg, key=field.key, expected=field.type_name, found=found)
+
+
+def _read(field: Field, stored: Any) -> _Loaded:
+    """Read a portable form. Raises MisfitError, also for what the type reads and can't write: its serializer fails."""
+    value = field.converter.load(stored)
+    form = field.converter.dump(value)
+    try:
+        return _Loaded(value, form, values.encode(field.key, form), stored)
+    except UnsupportedValue as error:
+        reason = type(error).__name__
+    raise MisfitError(reason)
