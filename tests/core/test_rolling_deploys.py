@@ -49,12 +49,22 @@ class CamelItem(msgspec.Struct, tag="item", rename={"count": "howMany"}):
     count: int = 1
 
 
-class Options(TypedDict):
-    gift: NotRequired[bool]
-
-
 class Address(msgspec.Struct):
     city: str = ""
+
+
+class ArrayItem(msgspec.Struct, array_like=True):
+    name: str
+    to: Address
+
+
+class TaggedArrayItem(msgspec.Struct, array_like=True, tag="item"):
+    name: str
+    count: int = 1
+
+
+class Options(TypedDict):
+    gift: NotRequired[bool]
 
 
 class Row(NamedTuple):
@@ -81,6 +91,8 @@ class Session1:
     orders: dict[int, Order] = field(default_factory=dict)
     address: Address = field(default_factory=Address)
     options: Options = field(default_factory=Options)
+    arrays: list[ArrayItem] = field(default_factory=list)
+    tagged: list[TaggedArrayItem] = field(default_factory=list)
 
 
 class Model1(pydantic.BaseModel):
@@ -134,6 +146,18 @@ PLACES: list[tuple[str, Any, str, Any]] = [
     ("address", {"city": "A", "zip": 1}, "data.address.city = 'B'", {"city": "B", "zip": 1}),
     ("options", {"gift": True, "wrap": "red"}, "data.options['gift'] = False", {"gift": False, "wrap": "red"}),
     ("options", {"gift": True, "wrap": "red"}, "del data.options['gift']", {"wrap": "red"}),
+    (
+        "arrays",
+        [["pen", {"city": "A", "zip": 1}, 3, "red"], ["ink", {"city": "A"}]],
+        "data.arrays[0].to.city = data.arrays[1].to.city = 'B'; data.arrays.reverse()",
+        [["ink", {"city": "B"}], ["pen", {"city": "B", "zip": 1}, 3, "red"]],
+    ),
+    (
+        "tagged",
+        [["item", "pen", 1, 3], ["item", "ink"]],
+        "data.tagged[0].count = 2",
+        [["item", "pen", 2, 3], ["item", "ink", 1]],
+    ),
 ]
 
 

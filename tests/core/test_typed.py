@@ -918,6 +918,26 @@ def test_a_value_that_no_session_keeps_is_refused(memory: Face) -> None:
         memory.respond(session)
 
 
+class Array(msgspec.Struct, array_like=True):
+    first: int | msgspec.UnsetType = msgspec.UNSET
+    second: int | msgspec.UnsetType = msgspec.UNSET
+
+
+def test_of_an_array_only_the_end_can_be_unset(memory: Face) -> None:
+    @dataclass
+    class Arrays:
+        arrays: list[Array] = field(default_factory=list)
+
+    session = memory.request()
+    data = _schema_here(Arrays, arrays=list[Array]).of(session)
+    data.arrays = [Array(), Array(first=1)]
+    memory.respond(session)
+    assert memory.stored(session.token) == {"arrays": [[], [1]]}
+    data.arrays = [Array(second=2)]
+    with pytest.raises(UnfitValue, match=r"Arrays\.arrays"):
+        memory.save(session)
+
+
 def test_a_float_that_was_given_an_int_is_a_float_when_stored_and_shown(memory: Face) -> None:
     session = memory.request()
     data = everything.of(session)

@@ -20,8 +20,8 @@ from coatcheck import values
 _NOTHING: Final = object()
 
 Unknown: TypeAlias = dict[int, tuple[object, Mapping[Any, Any]]]
-"""For objects of the application's, by `id`: the object itself, so that the `id` stays its own, and the keys of its
-stored form that its type does not know."""
+"""For objects of the application's, by `id`: the object itself, so that the `id` stays its own, and what its stored
+form has at keys, or as an array at places beyond the end, that its type does not know."""
 
 
 def is_model(kind: object) -> bool:
@@ -73,15 +73,16 @@ def _portable_object(value: Any, kind: type, depth: int) -> Any:
     named = attributes(kind)
     if not named and not (isinstance(value, Struct) or dataclasses.is_dataclass(kind)):
         return value
+    config = value.__struct_config__ if isinstance(value, Struct) else None
+    if config is not None and config.array_like:
+        places = [getattr(value, name) for name, _ in named]
+        while places and places[-1] is UNSET:  # elsewhere it has a place, which can't be left out
+            places.pop()
+        return [*(() if config.tag is None else (config.tag,)), *(portable(part, depth - 1) for part in places)]
     parts = {
         key: portable(part, depth - 1) for name, key in named if (part := getattr(value, name, UNSET)) is not UNSET
     }
-    if not isinstance(value, Struct):
-        return parts
-    config = value.__struct_config__
-    if config.array_like:
-        return [*(() if config.tag is None else (config.tag,)), *parts.values()]
-    return parts if config.tag is None else {config.tag_field: config.tag, **parts}
+    return parts if config is None or config.tag is None else {config.tag_field: config.tag, **parts}
 
 
 def _parts(value: Any, form: Any) -> Iterator[tuple[Any, Any]]:
@@ -94,14 +95,24 @@ def _parts(value: Any, form: Any) -> Iterator[tuple[Any, Any]]:
             yield from zip(form, value.values(), strict=True)
     elif isinstance(form, dict):
         yield from ((key, getattr(value, name)) for name, key in attributes(type(value)) if key in form)
+    elif _is_array(value, form):
+        places = range(0 if value.__struct_config__.tag is None else 1, len(form))
+        yield from zip(places, (getattr(value, name) for name in value.__struct_fields__), strict=False)
 
 
-def _part(form: Any, place: Any, size: int) -> Any:
-    """Give what another portable form of the same shape has at a place."""
-    if isinstance(form, dict):
-        return form.get(place, _NOTHING)
-    if isinstance(form, list | tuple) and len(form) == size:
-        return form[place]
+def _is_array(value: Any, form: Any) -> bool:
+    """Tell whether it is a Struct whose portable form is a list."""
+    return isinstance(value, Struct) and isinstance(form, list)
+
+
+def _part(value: Any, form: Any, stored: Any, place: Any) -> Any:
+    """Give what is stored of a value's part."""
+    if isinstance(stored, dict):
+        return stored.get(place, _NOTHING)
+    if isinstance(stored, list | tuple) and (
+        place < len(stored) if _is_array(value, form) else len(stored) == len(form)
+    ):
+        return stored[place]
     return _NOTHING
 
 
@@ -113,12 +124,15 @@ def unknown_of(value: Any, form: Any, stored: Any) -> Unknown:
 
 
 def _find(value: Any, form: Any, stored: Any, unknown: Unknown) -> None:
+    extra: dict[Any, Any] = {}
     if isinstance(form, dict) and isinstance(stored, dict):
         extra = {key: part for key, part in stored.items() if key not in form}
-        if extra:
-            unknown[id(value)] = (value, extra)
+    elif _is_array(value, form) and isinstance(stored, list | tuple):
+        extra = {place: stored[place] for place in range(len(form), len(stored))}
+    if extra:
+        unknown[id(value)] = (value, extra)
     for place, part in _parts(value, form):
-        stored_part = _part(stored, place, len(form))
+        stored_part = _part(value, form, stored, place)
         if stored_part is not _NOTHING:
             _find(part, form[place], stored_part, unknown)
 
@@ -127,6 +141,9 @@ def put_back(value: Any, form: Any, unknown: Unknown) -> None:
     """Put into a value's portable form what is unknown to the types of the objects in it."""
     for place, part in list(_parts(value, form)):
         put_back(part, form[place], unknown)
-    if isinstance(form, dict) and id(value) in unknown:
-        for key, part in unknown[id(value)][1].items():
-            form.setdefault(key, part)
+    if id(value) in unknown:
+        for place, part in unknown[id(value)][1].items():
+            if isinstance(form, dict):
+                form.setdefault(place, part)
+            elif _is_array(value, form) and place == len(form):
+                form.append(part)
