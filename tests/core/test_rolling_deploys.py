@@ -226,6 +226,53 @@ def test_a_migration_decides_what_goes_on_of_what_it_was_given(face: Face) -> No
     assert face.stored(session.token) == {"cart": [stored(count=2)]}
 
 
+class Recounted(pydantic.BaseModel):
+    """Was called `qty` once, which it still reads."""
+
+    name: str = ""
+    count: int = 1
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def read_old_name(cls, data: Any) -> Any:
+        if isinstance(data, dict) and "qty" in data:
+            return {**data, "count": data["qty"]}
+        return data
+
+
+class Renamed1(pydantic.BaseModel):
+    cart: list[Recounted] = []
+    saved: list[Recounted] = []
+    by_id: dict[int, str] = {}
+
+
+CHANGES = [
+    "data.cart[0].count = 5",
+    "data.cart[0].count = 5; session.save(); data.cart[0].count = 3; session.save(); data.cart[0].count = 4",
+    "data.cart[1].count = 5",
+    "data.cart[0].name = 'ink'",
+    "data.saved.append(data.cart.pop(0)); data.saved[0].count = 5",
+    "data.by_id[1] = 'b'",
+    "data.by_id[2] = 'b'",
+    "del data.by_id[1]",
+]
+
+
+@pytest.mark.parametrize("act", CHANGES)
+def test_what_a_type_reads_under_another_name_undoes_no_change(face: Face, act: str) -> None:
+    schema = SessionSchema(Renamed1)
+    cart = [{"name": "pen", "qty": 3, "price": 7}, {"name": "cup", "qty": 1, "price": 8}]
+    token = face.new(cart=cart, by_id={"1": "a"})
+    session = face.request(token)
+    data = schema.of(session)
+    exec(act, {"data": data, "session": session})
+    face.respond(session)
+    assert schema.of(face.request(token)) == data
+    stored = face.stored(token)
+    assert stored is not None
+    assert sorted(item["price"] for key in ("cart", "saved") for item in stored.get(key, [])) == [7, 8]
+
+
 known = st.fixed_dictionaries({"name": st.text(max_size=3), "count": st.integers()})
 extra = st.dictionaries(
     st.sampled_from(["price", "size", "notes"]), st.integers() | st.lists(st.integers(), max_size=2)

@@ -8,7 +8,7 @@ the application wrote it.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from enum import Enum
 from typing import Any, Final, TypeAlias
 from weakref import WeakKeyDictionary
@@ -22,6 +22,9 @@ _NOTHING: Final = object()
 Unknown: TypeAlias = dict[int, tuple[object, Mapping[Any, Any]]]
 """For objects of the application's, by `id`: the object itself, so that the `id` stays its own, and what its stored
 form has at keys, or as an array at places beyond the end, that its type does not know."""
+
+Kind: TypeAlias = tuple[type, object]
+"""Of what is unknown, what stays or goes together: one key of all objects of a type, or all keys of dicts."""
 
 
 def is_model(kind: object) -> bool:
@@ -137,13 +140,22 @@ def _find(value: Any, form: Any, stored: Any, unknown: Unknown) -> None:
             _find(part, form[place], stored_part, unknown)
 
 
-def put_back(value: Any, form: Any, unknown: Unknown) -> None:
-    """Put into a value's portable form what is unknown to the types of the objects in it."""
+def put_back(value: Any, form: Any, unknown: Unknown, only: Container[Kind] | None = None) -> set[Kind]:
+    """Put into a value's portable form what is unknown to the types of the objects in it, or some kinds of that.
+
+    Gives the kinds that were put back.
+    """
+    kinds: set[Kind] = set()
     for place, part in list(_parts(value, form)):
-        put_back(part, form[place], unknown)
+        kinds |= put_back(part, form[place], unknown, only)
     if id(value) in unknown:
         for place, part in unknown[id(value)][1].items():
+            kind = type(value), None if isinstance(value, dict) else place
+            if only is not None and kind not in only:
+                continue
+            kinds.add(kind)
             if isinstance(form, dict):
                 form.setdefault(place, part)
             elif _is_array(value, form) and place == len(form):
                 form.append(part)
+    return kinds

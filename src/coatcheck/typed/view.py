@@ -6,13 +6,13 @@ written; one that was only read, and a default that nobody changed, is not.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import Any, Final, Generic, NamedTuple, Protocol, TypeVar
 
 from coatcheck import values
 from coatcheck.errors import UndecodableValue, UnfitValue, UnsupportedValue
 from coatcheck.typed.fields import ABSENT, Declared, Field, MisfitError
-from coatcheck.typed.portable import Unknown, put_back, unknown_of
+from coatcheck.typed.portable import Kind, Unknown, put_back, unknown_of
 from coatcheck.working_copy import WorkingCopy
 
 T = TypeVar("T")
@@ -228,13 +228,38 @@ class TypedView(Generic[T]):
             self._declared.put(self.instance, field, fitting)
         unknown = shown.unknown  # also of objects that have left this field: another one may get them
         if any(each.unknown for each in self._shown.values()):
-            stored = field.converter.dump(fitting)
-            for each in self._shown.values():  # objects may have come from another field
-                put_back(value, stored, each.unknown)
+            stored, synced = self._with_unknown(field, value, fitting, encoded)
             unknown = unknown | unknown_of(fitting, form, stored)
-            form, synced = stored, values.encode(field.key, stored)
+            form = stored
         work.take_from(self, field.key, synced, form)
         self._shown[field.key] = _Shown(synced, fitting, encoded, unknown, None)
+
+    def _with_unknown(self, field: Field, value: Any, fitting: Any, encoded: bytes) -> tuple[Any, bytes]:
+        """Give the form of a value that fits with what its types don't know, and its encoding.
+
+        A validator may read more than its type shows, like a field's old name. That must not win over the field's new
+        value at the next request, so it is left out where the value would not be the same.
+        """
+        unknown: Unknown = {}
+        for shown in self._shown.values():  # objects may have come from another field
+            unknown |= shown.unknown
+
+        def form_with(only: Container[Kind] | None) -> tuple[Any, set[Kind]]:
+            form = field.converter.dump(fitting)
+            return form, put_back(value, form, unknown, only)
+
+        def is_same(form: Any) -> bool:
+            return _read_again(field, values.encode(field.key, form)) == meant
+
+        form, kinds = form_with(None)
+        meant = _read_again(field, encoded) if kinds else None
+        if kinds and not is_same(form):
+            kept: list[Kind] = []
+            for kind in sorted(kinds, key=repr):
+                if is_same(form_with([*kept, kind])[0]):
+                    kept.append(kind)
+            form, _ = form_with(kept)
+        return form, values.encode(field.key, form)
 
     def _fitting(self, field: Field, value: Any) -> tuple[Any, Any]:
         """Give a value as its type has it, and its portable form; or raise."""
@@ -274,3 +299,11 @@ def _read(field: Field, stored: Any) -> _Loaded:
     except UnsupportedValue as error:
         reason = type(error).__name__
     raise MisfitError(reason)
+
+
+def _read_again(field: Field, encoded: bytes) -> bytes | None:
+    """Give the encoding of the value that the next request will read; None if it will not fit."""
+    try:
+        return _read(field, values.decode(field.key, encoded)).encoded
+    except MisfitError:
+        return None
