@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from enum import Enum, IntEnum
-from typing import Any, Literal, NotRequired, TypedDict
+from typing import Any, Literal, NamedTuple, NotRequired, TypedDict
 from uuid import UUID
 
 import msgspec
@@ -918,6 +918,39 @@ def test_a_value_that_no_session_keeps_is_refused(memory: Face) -> None:
         memory.respond(session)
 
 
+class Tag(pydantic.BaseModel, frozen=True):
+    name: str = ""
+
+
+class Tags(pydantic.BaseModel):
+    tags: set[Tag] = set()
+
+
+@dataclass
+class TagsToo:
+    tags: set[Tag] = field(default_factory=set)
+
+
+@pytest.mark.parametrize("kind_of_type", [Tags, TagsToo])
+def test_a_model_in_a_set_is_refused_by_field_and_type(memory: Face, kind_of_type: Any) -> None:
+    session = memory.request()
+    data = SessionSchema(kind_of_type).of(session)
+    data.tags.add(Tag())
+    with pytest.raises(UnfitValue, match=r"\.tags is set\[.*Tag\], but it was given set"):
+        memory.respond(session)
+
+
+def test_an_object_in_a_set_that_no_type_speaks_of_is_refused_by_key_and_type(memory: Face) -> None:
+    session = memory.request()
+    data = everything.of(session)
+    for anything in ({Point(left_side=1)}, frozenset({Frozen()}), {(Frozen(), 1): 2}, [{Frozen(): 2}]):
+        data.anything = anything
+        with pytest.raises(
+            UnsupportedValue, match=r"session\['anything'\] can't keep a value of type '(Point|Frozen)'"
+        ):
+            memory.respond(session)
+
+
 class Array(msgspec.Struct, array_like=True):
     first: int | msgspec.UnsetType = msgspec.UNSET
     second: int | msgspec.UnsetType = msgspec.UNSET
@@ -1003,6 +1036,30 @@ class FrozenStruct(msgspec.Struct, frozen=True):
     name: str = ""
 
 
+@dataclass
+class FrozenInSet:
+    tags: set[Frozen] = field(default_factory=set)
+
+
+@dataclass
+class FrozenAsKey:
+    prices: dict[str, list[dict[tuple[FrozenStruct, int] | None, int]]] = field(default_factory=dict)
+
+
+class Pair(NamedTuple):
+    name: str
+    shape: FrozenStruct
+
+
+class Pairs(TypedDict, total=False):
+    inner: list[FrozenOfSet]
+
+
+@dataclass(frozen=True)
+class FrozenOfSet:
+    pairs: frozenset[Pair] = frozenset()
+
+
 class OfTwoFields(pydantic.BaseModel):
     name: str = ""
 
@@ -1039,6 +1096,9 @@ class Extra(pydantic.BaseModel, extra="allow"):
         (Odd, "Odd.thing: complex can't be kept"),
         (WrongDefault, "WrongDefault.count: its default is not a int"),
         (Underscore, "Coatcheck's own"),
+        (FrozenInSet, r"FrozenInSet\.tags: .*Frozen can't be in a set or a key.*dict\[str, Frozen\]"),
+        (FrozenAsKey, r"FrozenAsKey\.prices: .*FrozenStruct can't be in a set or a key"),
+        (Pairs, r"Pairs\.inner: .*FrozenStruct can't be in a set or a key"),
         (Ambiguous, "Ambiguous.shape: .* more than one dict-like type"),
         (Unresolved, "NotThere"),
         (OfTwoFields, "model_validator"),

@@ -28,6 +28,7 @@ T = TypeVar("T")
 _AS_THEY_ARE: Final = (bytes, datetime, date, time, timedelta, Decimal, UUID)
 """Types that sessions keep and msgspec would else take from a text."""
 
+_OBJECTS: Final = (types.StructType, types.DataclassType)
 _NOT_KEPT: Final = (types.RawType, types.ExtType, types.ByteArrayType, types.MemoryViewType)
 
 
@@ -358,6 +359,11 @@ def _converter(hint: Any) -> Converter:
     if unknown:
         msg = f"neither msgspec nor pydantic can convert {unknown[0]!r}"
         raise TypeError(msg)
+    hashed = next(_objects_hashed(types.type_info(hint), set()), None)
+    if hashed is not None:
+        name = hashed.__qualname__
+        msg = f"what is stored of a {name} can't be in a set or a key. Keep a list of them, or a dict[str, {name}]"
+        raise TypeError(msg)
     with suppress(msgspec.ValidationError):  # of course: what counts is that msgspec knows the type
         msgspec.convert(None, hint, builtin_types=_AS_THEY_ARE)
     return _ByMsgspec(hint)
@@ -377,3 +383,20 @@ def _kinds_unknown_to_msgspec(info: Any, seen: set[int]) -> Iterator[Any]:
     elif isinstance(info, tuple):
         for part in info:
             yield from _kinds_unknown_to_msgspec(part, seen)
+
+
+def _objects_hashed(info: Any, seen: set[tuple[int, bool]], *, is_hashed: bool = False) -> Iterator[Any]:
+    """Give the classes of objects that a type has in sets and in keys, where their portable form can't be."""
+    if (id(info), is_hashed) in seen:
+        return
+    seen.add((id(info), is_hashed))
+    if is_hashed and isinstance(info, _OBJECTS):
+        yield info.cls
+    elif isinstance(info, types.Type | types.Field):
+        is_set = isinstance(info, types.SetType | types.FrozenSetType)
+        for name in info.__struct_fields__:
+            part = getattr(info, name)
+            yield from _objects_hashed(part, seen, is_hashed=is_hashed or is_set or name == "key_type")
+    elif isinstance(info, tuple):
+        for part in info:
+            yield from _objects_hashed(part, seen, is_hashed=is_hashed)

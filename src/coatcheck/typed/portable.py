@@ -61,14 +61,26 @@ def portable(value: Any, depth: int = values.MAX_DEPTH) -> Any:
         form = portable(value.value, depth)
     elif depth == 0 or (kind in values.IMMUTABLE and kind is not frozenset):
         form = value
-    elif kind is list or kind is set or kind is frozenset:
-        form = kind(portable(item, depth - 1) for item in value)
+    elif kind is list:
+        form = [portable(item, depth - 1) for item in value]
+    elif kind is set or kind is frozenset:
+        form = kind(_hashable(item, depth - 1) for item in value)
     elif isinstance(value, tuple):
         form = tuple(portable(item, depth - 1) for item in value)
     elif kind is dict:
-        form = {portable(key, depth - 1): portable(item, depth - 1) for key, item in value.items()}
+        form = {_hashable(key, depth - 1): portable(item, depth - 1) for key, item in value.items()}
     else:
         form = _portable_object(value, kind, depth)
+    return form
+
+
+def _hashable(value: Any, depth: int) -> Any:
+    """Give the portable form of what is in a set or a key. That of an object can't be there: it has none."""
+    form = portable(value, depth)
+    try:
+        hash(form)
+    except TypeError:
+        return value
     return form
 
 
