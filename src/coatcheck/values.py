@@ -209,7 +209,8 @@ def _portable_dict(value: dict[Any, Any], depth: int) -> dict[Any, Any] | Ext:
     return Ext(Code.DICT, _encode(pairs))
 
 
-def _zone(zone: tzinfo | None) -> Any:
+def _zone(value: datetime | time) -> Any:
+    zone = value.tzinfo
     if zone is None:
         return None
     if type(zone) is timezone:
@@ -217,13 +218,17 @@ def _zone(zone: tzinfo | None) -> Any:
         return [_timedelta_fields(offset), *name]
     if type(zone) is ZoneInfo and zone.key is not None:
         return zone.key
-    msg = f"a time with a tzinfo of type {type(zone).__qualname__!r} (only timezone and named ZoneInfo come back equal)"
+    instead = "keep its .astimezone(UTC)" if isinstance(value, datetime) else "give it one of these"
+    msg = (
+        f"a {type(value).__name__} with a tzinfo of type {type(zone).__qualname__!r} "
+        f"(only timezone and named ZoneInfo come back the same; {instead})"
+    )
     raise _CannotEncodeError(msg)
 
 
 def _portable_datetime(value: datetime, _depth: int) -> Ext:
     day = (value.year, value.month, value.day)
-    return Ext(Code.DATETIME, _encode([*day, *_clock_fields(value), value.fold, _zone(value.tzinfo)]))
+    return Ext(Code.DATETIME, _encode([*day, *_clock_fields(value), value.fold, _zone(value)]))
 
 
 def _portable_date(value: date, _depth: int) -> Ext:
@@ -231,7 +236,7 @@ def _portable_date(value: date, _depth: int) -> Ext:
 
 
 def _portable_time(value: time, _depth: int) -> Ext:
-    return Ext(Code.TIME, _encode([*_clock_fields(value), value.fold, _zone(value.tzinfo)]))
+    return Ext(Code.TIME, _encode([*_clock_fields(value), value.fold, _zone(value)]))
 
 
 def _clock_fields(value: datetime | time) -> tuple[int, int, int, int]:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta, timezone, tzinfo
 from decimal import Decimal
 from enum import Enum, IntEnum
 from typing import Any, Literal, NamedTuple, NotRequired, TypedDict
@@ -379,6 +379,70 @@ def test_the_validators_of_a_model_decide_what_is_stored_and_shown(memory: Face)
         memory.save(session)
     assert "SECRET" not in str(raised.value)
     assert raised.value.__cause__ is None
+
+
+class Timed(pydantic.BaseModel):
+    when: datetime | None = None
+    daily: time | None = None
+    by_time: dict[datetime, set[datetime]] = {}
+
+
+@dataclass
+class TimedToo:
+    when: datetime | None = None
+    daily: time | None = None
+    by_time: dict[datetime, set[datetime]] = field(default_factory=dict)
+
+
+@pytest.mark.parametrize("kind_of_type", [Timed, TimedToo])
+@pytest.mark.parametrize("offset", ["Z", "+02:00", "-03:30"])
+def test_times_as_pydantic_reads_them_are_stored_with_zones_of_the_standard_library(
+    memory: Face, kind_of_type: Any, offset: str
+) -> None:
+    when, daily = f"2026-01-01T10:00:00{offset}", f"10:00:00{offset}"
+    body = Timed.model_validate({"when": when, "daily": daily, "by_time": {when: [when]}})
+    assert body.when is not None
+    assert type(body.when.tzinfo) is not timezone, "or this shows nothing"
+    session = memory.request()
+    data = SessionSchema(kind_of_type).of(session)
+    data.when, data.daily, data.by_time = body.when, body.daily, body.by_time
+    memory.respond(session)
+    session = memory.request(session.token)
+    assert dict(session) == body.model_dump()
+    assert session["when"].utcoffset() == body.when.utcoffset()
+    for stored in (session["when"], session["daily"], *session["by_time"], *session["by_time"][body.when]):
+        assert type(stored.tzinfo) is timezone
+    assert SessionSchema(kind_of_type).of(session) == data
+
+
+class Summer(tzinfo):
+    """Knows its offset only at a time."""
+
+    def utcoffset(self, at: datetime | None) -> timedelta | None:
+        return None if at is None else timedelta(hours=2 if at.month == 7 else 1)
+
+    def dst(self, _: datetime | None) -> None: ...
+
+    def tzname(self, _: datetime | None) -> None: ...
+
+
+class Broken(Summer):
+    def utcoffset(self, _: datetime | None) -> timedelta:
+        raise ZeroDivisionError
+
+
+class Guessing(Summer):
+    def utcoffset(self, at: datetime | None) -> timedelta:
+        return timedelta(hours=2 if at is None else 1)
+
+
+@pytest.mark.parametrize("zone", [Summer(), Guessing(), Broken()], ids=["not fixed", "guessing", "broken"])
+def test_a_zone_that_is_no_fixed_offset_is_refused(memory: Face, zone: tzinfo) -> None:
+    session = memory.request()
+    data = SessionSchema(TimedToo).of(session)
+    data.when = datetime(2026, 1, 1, tzinfo=zone)
+    with pytest.raises(UnsupportedValue, match=rf"session\['when'\] can't keep .*'{type(zone).__name__}'"):
+        memory.respond(session)
 
 
 # --- concurrency ------------------------------------------------------------------------------------------------------

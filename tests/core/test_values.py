@@ -157,6 +157,13 @@ def test_what_would_not_come_back_the_same_is_refused_by_key_and_type(value: Any
     assert type(value).__name__ in str(caught.value)
 
 
+def test_of_a_datetime_with_a_zone_that_would_not_come_back_the_error_says_what_to_keep() -> None:
+    when = datetime(2026, 1, 1, tzinfo=Strange())
+    with pytest.raises(UnsupportedValue, match=r"tzinfo of type 'Strange'.*keep its \.astimezone\(UTC\)"):
+        values.encode("when", when)
+    assert values.decode("when", values.encode("when", when.astimezone(UTC))) == when
+
+
 def test_a_value_that_holds_itself_is_refused_and_does_not_overflow_the_stack() -> None:
     endless: list[Any] = []
     endless.append(endless)

@@ -9,15 +9,20 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Container, Iterator, Mapping
+from contextlib import suppress
+from datetime import datetime, time, timezone
 from enum import Enum
 from typing import Any, Final, TypeAlias
 from weakref import WeakKeyDictionary
+from zoneinfo import ZoneInfo
 
 from msgspec import UNSET, Struct
 
 from coatcheck import values
 
 _NOTHING: Final = object()
+
+_STANDARD_ZONES: Final = {type(None), timezone, ZoneInfo}
 
 Unknown: TypeAlias = dict[int, tuple[object, Mapping[Any, Any]]]
 """For objects of the application's, by `id`: the object itself, so that the `id` stays its own, and what its stored
@@ -59,6 +64,8 @@ def portable(value: Any, depth: int = values.MAX_DEPTH) -> Any:
     kind = type(value)
     if isinstance(value, Enum):
         form = portable(value.value, depth)
+    elif kind is datetime or kind is time:
+        form = _with_standard_zone(value)
     elif depth == 0 or (kind in values.IMMUTABLE and kind is not frozenset):
         form = value
     elif kind is list:
@@ -72,6 +79,18 @@ def portable(value: Any, depth: int = values.MAX_DEPTH) -> Any:
     else:
         form = _portable_object(value, kind, depth)
     return form
+
+
+def _with_standard_zone(value: datetime | time) -> datetime | time:
+    """Give a time with a `timezone` where it has another library's fixed offset, as all have that pydantic reads."""
+    zone = value.tzinfo
+    if zone is None or type(zone) in _STANDARD_ZONES:
+        return value
+    with suppress(Exception):  # it is anybody's class
+        offset = zone.utcoffset(None)  # None from those that have to know the time
+        if offset is not None and offset == value.utcoffset():
+            return value.replace(tzinfo=timezone(offset))
+    return value
 
 
 def _hashable(value: Any, depth: int) -> Any:
