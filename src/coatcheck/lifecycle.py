@@ -323,7 +323,10 @@ class Lifecycle:
             work.renew(by_clock=True)
         # Where it could not be loaded, the old cookie is all that there is.
         if work.claimed is not None and work.standing not in {"unavailable", "unloaded"}:
-            self._leave_old(work, work.claimed)
+            if work.standing == "new" and not work.accessed and work.has_changes():
+                work.discard()  # what is in a cookie of nobody's, if it was not used, leaves nothing behind either
+            else:
+                self._leave_old(work, work.claimed)
         return self.commit(work)
 
     def _leave_old(self, work: WorkingCopy, claimed: Claimed) -> None:

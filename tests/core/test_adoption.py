@@ -601,11 +601,29 @@ def test_two_clients_with_the_same_cookie_of_nobody_share_no_session(
     cookie = in_cookie.put("", lang="de")
     first, second = come(face, cookie), come(face, cookie)
     first["cart"] = ["hat"]
+    assert second["lang"] == "de"
     tokens = [browser_cookie(face.respond(session)) for session in (first, second)]
     assert first.handle != second.handle
     assert visit(face, tokens[0])[0] == {"lang": "de", "cart": ["hat"]}
     assert visit(face, tokens[1])[0] == {"lang": "de"}
     assert old_cookie(face, first) == CLEARS_OLD
+
+
+def test_a_request_that_does_not_use_what_is_in_a_cookie_of_nobody_leaves_nothing_behind(
+    kind: Kind, in_cookie: OldShop
+) -> None:
+    """Anybody who has one could fill the store by it, for no marker says that it was adopted."""
+    face = Face(kind, "memory://", adopt=[in_cookie])
+    cookie = in_cookie.put("", lang="de" * 500)
+    for _ in range(3):
+        session = come(face, cookie)
+        assert face.respond(session) is None
+        assert old_cookie(face, session) is None
+        assert face.everything() == b""
+    session = come(face, cookie)
+    assert session["lang"] == "de" * 500
+    assert face.respond(session) is not None
+    assert old_cookie(face, session) == CLEARS_OLD
 
 
 def test_a_failed_response_leaves_a_cookie_of_nobody(kind: Kind, in_cookie: OldShop) -> None:

@@ -18,7 +18,7 @@ from coatcheck.errors import ConfigurationError, StoreUnavailable, UnreadableSes
 from coatcheck.interop.old_records import Store, old_records
 from coatcheck.interop.old_system import OldSystem, UserOf, from_json
 from coatcheck.interop.signed_cookie import SignedCookieSystem
-from coatcheck.interop.signed_text import Secret, SignedText, django_keys, secrets_of, unpacked
+from coatcheck.interop.signed_text import MAX_COOKIE_BYTES, Secret, SignedText, django_keys, secrets_of, unpacked
 
 USER_ID_KEY: Final = "_auth_user_id"
 USER_HASH_KEY: Final = "_auth_user_hash"
@@ -306,7 +306,7 @@ class DjangoCookieSessions(SignedCookieSystem):
 
     def decode(self, data: bytes) -> OldSession:
         """See `Adopter.decode`."""
-        return django_session(self, from_json(unpacked(data)))
+        return django_session(self, from_json(unpacked(data, MAX_COOKIE_BYTES)))
 
 
 def _from_base62(text: str) -> int | None:

@@ -15,7 +15,7 @@ import msgspec
 from coatcheck.adopters import OldSession
 from coatcheck.interop.old_system import OldSystem, decoded
 from coatcheck.interop.signed_cookie import SignedCookieSystem
-from coatcheck.interop.signed_text import SignedText, itsdangerous_keys, unpacked
+from coatcheck.interop.signed_text import MAX_COOKIE_BYTES, SignedText, itsdangerous_keys, unpacked
 from coatcheck.session import FLASH_KEY
 
 _SALT: Final = b"cookie-session"
@@ -52,7 +52,9 @@ class FlaskCookieSessions(SignedCookieSystem):
 
     def decode(self, data: bytes) -> OldSession:
         """See `Adopter.decode`. The data is JSON with tags for the types that JSON lacks."""
-        return flask_session(self, decoded(unpacked(data), _from_tagged_json, "JSON as Flask writes it"))
+        return flask_session(
+            self, decoded(unpacked(data, MAX_COOKIE_BYTES), _from_tagged_json, "JSON as Flask writes it")
+        )
 
 
 def flask_session(system: OldSystem, values: dict[str, Any]) -> OldSession:

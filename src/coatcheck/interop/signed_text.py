@@ -16,6 +16,9 @@ from typing import Final, Literal
 from coatcheck.errors import ConfigurationError, UnreadableSession
 from coatcheck.interop.old_system import MAX_BYTES
 
+MAX_COOKIE_BYTES: Final = 65_536
+"""What a cookie may hold once it is inflated. Whoever has one that was made of "aaaa…" can send it again and again."""
+
 Secret = str | bytes
 
 _FROM_URL_SAFE: Final = bytes.maketrans(b"-_+/=", b"+/!!!")
@@ -73,8 +76,12 @@ def from_base64(text: bytes) -> bytes | None:
         return None
 
 
-def unpacked(text: bytes) -> bytes:
+def unpacked(text: bytes, limit: int = MAX_BYTES) -> bytes:
     """Give the data in base64 that was compressed if it begins with a dot.
+
+    Args:
+        text: the data.
+        limit: how many bytes it may be then.
 
     Raises:
         UnreadableSession: it is no such thing, or would be too large.
@@ -86,8 +93,11 @@ def unpacked(text: bytes) -> bytes:
     if not text.startswith(b"."):
         return data
     try:
-        inflated = zlib.decompressobj().decompress(data, MAX_BYTES + 1)
+        inflated = zlib.decompressobj().decompress(data, limit + 1)
     except zlib.error:
         msg = "it is not compressed as it says"
         raise UnreadableSession(msg) from None
-    return inflated  # what is longer than MAX_BYTES is refused by whoever decodes it
+    if len(inflated) > limit:
+        msg = f"it is compressed, and has more than {limit} bytes; no more are read"
+        raise UnreadableSession(msg)
+    return inflated
