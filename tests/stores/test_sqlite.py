@@ -254,10 +254,10 @@ def test_a_connection_that_lives_as_long_as_python_ends_without_a_word(path: Pat
     assert (result.returncode, result.stderr) == (0, "")
 
 
-def test_a_child_process_leaves_the_connections_of_its_parents_threads_alone(path: Path) -> None:
+def test_a_child_leaves_its_parents_connections_alone_where_python_was_not_told_of_the_fork(path: Path) -> None:
     result = run_python(
         """
-        import os, sys, threading
+        import ctypes, os, sys, threading
         from coatcheck.stores.sqlite import SyncSQLiteStore
         store = SyncSQLiteStore(sys.argv[1])
         store.load("0" * 40)
@@ -265,7 +265,7 @@ def test_a_child_process_leaves_the_connections_of_its_parents_threads_alone(pat
         thread = threading.Thread(target=lambda: (store.load("0" * 40), has_read.set(), may_end.wait()))
         thread.start()
         has_read.wait()
-        if os.fork() == 0:
+        if ctypes.PyDLL(None).fork() == 0:  # as servers in C do
             readers = store._current._readers
             store.load("0" * 40)
             os._exit(0 if [reader.is_closed for reader in readers] == [False, False] else 1)
@@ -273,6 +273,117 @@ def test_a_child_process_leaves_the_connections_of_its_parents_threads_alone(pat
         thread.join()
         store.close()
         sys.exit(os.waitstatus_to_exitcode(os.wait()[1]))
+        """,
+        str(path),
+    )
+    assert result.returncode == 0, result.stderr
+
+
+def test_what_a_child_stores_survives_that_its_parent_closes_the_file(path: Path) -> None:
+    result = run_python(
+        """
+        import os, sys
+        from coatcheck.stores.sqlite import SyncSQLiteStore
+        store, record = SyncSQLiteStore(sys.argv[1]), b"\\x01revision"
+        store.create("0" * 40, record, 3_600_000)
+        (has_stored, say_stored), (is_closed, say_closed) = os.pipe(), os.pipe()
+        if os.fork() == 0:
+            store.create("1" * 40, record, 3_600_000)
+            os.write(say_stored, b"x")
+            os.read(is_closed, 1)
+            store.create("2" * 40, record, 3_600_000)
+            assert store.load("1" * 40, "2" * 40) == [record] * 2
+            os._exit(0)
+        os.read(has_stored, 1)
+        store.close()
+        os.write(say_closed, b"x")
+        assert os.waitstatus_to_exitcode(os.wait()[1]) == 0
+        assert store.load("0" * 40, "1" * 40, "2" * 40) == [record] * 3
+        """,
+        str(path),
+    )
+    assert result.returncode == 0, result.stderr
+
+
+def test_a_fork_waits_for_the_transaction_of_another_thread(path: Path) -> None:
+    result = run_python(
+        """
+        import os, sys, threading
+        from coatcheck.stores.sqlite import SyncSQLiteStore
+        store = SyncSQLiteStore(sys.argv[1])
+        store.load("0" * 40)
+        has_begun, may_end = threading.Event(), threading.Event()
+        slow = threading.Thread(target=store._database().write, args=[lambda *_: (has_begun.set(), may_end.wait())])
+        slow.start()
+        has_begun.wait()
+        os.register_at_fork(before=may_end.set)  # the last that is registered is the first to run
+        if os.fork() == 0:
+            os._exit(0 if store.create("1" * 40, b"\\x01revision", 3_600_000) else 1)
+        slow.join()
+        assert os.waitstatus_to_exitcode(os.wait()[1]) == 0
+        assert store.create("2" * 40, b"\\x01revision", 3_600_000)
+        """,
+        str(path),
+    )
+    assert result.returncode == 0, result.stderr
+
+
+def test_forks_while_threads_read_and_write_harm_neither_side(path: Path) -> None:
+    result = run_python(
+        """
+        import os, sys, threading
+        from coatcheck.stores.sqlite import SyncSQLiteStore
+        store, record = SyncSQLiteStore(sys.argv[1]), b"\\x01revision" + b"x" * 5_000
+        store.create("0" * 40, record, 3_600_000)
+        ended, failed = threading.Event(), []
+        def work():
+            try:
+                while not ended.is_set():
+                    assert store.load(*["0" * 40] * 20) == [record] * 20
+                    assert store.touch("0" * 40, 3_600_000) == record
+            except BaseException as error:
+                failed.append(error)
+        threads = [threading.Thread(target=work) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for number in range(1, 20):
+            if os.fork() == 0:
+                ok = store.load("0" * 40) == [record] and store.create(f"{number:040x}", record, 3_600_000)
+                os._exit(0 if ok else 1)
+            assert os.waitstatus_to_exitcode(os.wait()[1]) == 0
+        ended.set()
+        for thread in threads:
+            thread.join()
+        assert not failed, failed
+        assert store.load(*(f"{number:040x}" for number in range(20))) == [record] * 20
+        """,
+        str(path),
+    )
+    assert result.returncode == 0, result.stderr
+
+
+def test_a_fork_in_the_middle_of_a_write_fails_the_write_and_nothing_else(path: Path) -> None:
+    # As the handler of a signal may do, in whatever moment it comes.
+    result = run_python(
+        """
+        import os, sys
+        from coatcheck.errors import StoreUnavailable
+        from coatcheck.stores.sqlite import SyncSQLiteStore
+        store, record, children = SyncSQLiteStore(sys.argv[1]), b"\\x01revision", []
+        def interrupted(connection, now_ms):
+            children.append(os.fork())
+            connection.execute("DELETE FROM coatcheck_sessions")
+        store.create("0" * 40, record, 3_600_000)
+        try:
+            store._database().write(interrupted)
+        except StoreUnavailable:
+            stored = store.create(f"{min(children[0], 1):040}", record, 3_600_000)  # the child's is there already
+        else:
+            stored = None
+        assert store.load("0" * 40) == [record]
+        if children == [0]:
+            os._exit(0 if stored is False else 1)
+        assert stored and os.waitstatus_to_exitcode(os.wait()[1]) == 0
         """,
         str(path),
     )

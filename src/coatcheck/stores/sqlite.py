@@ -16,10 +16,11 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeAlias, TypeVar
+from weakref import WeakSet
 
 from coatcheck.errors import ConfigurationError, StoreCorrupted, StoreError, StoreFull, StoreUnavailable
 from coatcheck.stores.protocol import Outcome, WriteResult
@@ -82,7 +83,7 @@ class _Connection(sqlite3.Connection):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self.in_use = threading.Lock()
+        self.in_use = threading.RLock()  # the handler of a signal may fork in the middle of a query
         self.is_closed = False
 
     def close(self) -> None:
@@ -106,8 +107,8 @@ class _Closing:
         # Bound now, because modules are taken apart before the last connections are, when Python ends.
         # A child process loses all threads but one, and closing what belongs to its parent is what SQLite forbids.
         if process_now() == self._process:
+            self._connection.close()  # and then forget it: a fork has to know of all that are open
             self._connections.discard(self._connection)
-            self._connection.close()
 
 
 class _Write:
@@ -147,13 +148,14 @@ class _Database:
         self.process = os.getpid()
         self._readers: set[_Connection] = set()
         self._of_thread = threading.local()
-        self._opening = threading.Lock()
-        self._committing = threading.Lock()
+        self._opening = threading.RLock()
+        self._committing = threading.RLock()  # taken before `_opening` where both are needed
         self._writer: _Connection | None = None
         self._waiting: deque[_Write] = deque()
         self._thread: ThreadPoolExecutor | None = None
         self._is_scheduled = False
         self._next_sweep_ms = 0
+        _forks.watch(self)
 
     # --- reading ----------------------------------------------------------------------------------------------
 
@@ -178,10 +180,9 @@ class _Database:
         return [rows[0][0] if rows else None for rows in self.read(query, [(key, now_ms) for key in keys])]
 
     def _open_reader(self) -> _Connection:
-        with self._translated_errors():
+        with self._translated_errors(), self._opening:
             self._open_writer()
             reader = self._connect()
-        with self._opening:
             self._readers.add(reader)
         self._of_thread.reader = reader
         self._of_thread.closing = _Closing(reader, self._readers)
@@ -331,14 +332,20 @@ class _Database:
 
     def close(self) -> None:
         """Close every connection of this process, after the writes that are under way."""
-        with self._committing, self._opening:
-            self._drop_writer()
-            for reader in list(self._readers):
-                reader.close()
-            self._readers.clear()
+        with ExitStack() as locks:
+            self.hold_closed(locks)
             thread, self._thread = self._thread, None
         if thread is not None:
             thread.shutdown(wait=False)
+
+    def hold_closed(self, locks: ExitStack) -> None:
+        """Close every connection, after the writes that are under way. None is opened before the locks are released."""
+        locks.enter_context(self._committing)
+        locks.enter_context(self._opening)
+        self._drop_writer()
+        for reader in list(self._readers):
+            reader.close()
+        self._readers.clear()
 
     # --- the rest ---------------------------------------------------------------------------------------------
 
@@ -395,6 +402,51 @@ def _deliver_all(writes: list[_Write]) -> None:
         write.deliver()
 
 
+# --- forks ------------------------------------------------------------------------------------------------------------
+
+
+class _Forks:
+    """Sees to it that no connection is open while the process forks.
+
+    SQLite notes in memory which locks its process holds on a file. A child inherits the notes and not the locks, so it
+    would believe that it holds what it does not: whoever closes the file next removes the write-ahead log under it,
+    with sessions in it that were acknowledged. See https://sqlite.org/howtocorrupt.html, section 2.6.
+    """
+
+    def __init__(self) -> None:
+        self._databases: WeakSet[_Database] = WeakSet()
+        self._one_at_a_time = threading.RLock()
+        self._held: list[ExitStack] = []
+
+    def watch(self, database: _Database) -> None:
+        """Close its connections at every fork to come."""
+        with self._one_at_a_time:
+            self._databases.add(database)
+
+    def before(self) -> None:
+        """Close the connections of this process."""
+        self._one_at_a_time.acquire()
+        locks = ExitStack()
+        self._held.append(locks)
+        for database in list(self._databases):
+            if database.process == os.getpid():
+                database.hold_closed(locks)
+
+    def after_in_parent(self) -> None:
+        """Let them be opened again."""
+        self._held.pop().close()
+        self._one_at_a_time.release()
+
+    def after_in_child(self) -> None:
+        """Leave the locks alone, for which threads may wait that are no more: the child has databases of its own."""
+        self._one_at_a_time = threading.RLock()
+        self._held = []
+
+
+_forks: Final = _Forks()
+os.register_at_fork(before=_forks.before, after_in_parent=_forks.after_in_parent, after_in_child=_forks.after_in_child)
+
+
 # --- the writes -------------------------------------------------------------------------------------------------------
 
 
@@ -445,7 +497,7 @@ def _scan(database: _Database, cursor: str, limit: int) -> tuple[list[str], str]
 
 
 class _Store:
-    """Finds this process's connections: those of a parent process must not be used after a fork."""
+    """Finds this process's connections. What a parent process waits for and holds is left to it."""
 
     def __init__(
         self, path: str | os.PathLike[str], *, durable: bool = False, clock: Callable[[], float] = time.time
@@ -461,7 +513,8 @@ class _Store:
     def _database(self) -> _Database:
         database = self._current
         if database.process != os.getpid():
-            # Kept, because collecting them would close the parent's connections from here, which SQLite forbids.
+            # Kept, because where Python was not told of the fork, collecting it would close the parent's connections
+            # from here, which SQLite forbids.
             self._left_behind.append(database)
             database = self._current = self._open()
         return database
