@@ -210,6 +210,37 @@ def test_kill_9_loses_nothing_that_was_acknowledged(path: Path) -> None:
     store.close()
 
 
+def test_after_an_error_the_file_is_still_locked_against_those_who_close_it(store: SyncSQLiteStore, path: Path) -> None:
+    store.create(KEY, RECORD, HOUR_MS)
+
+    def fails(connection: sqlite3.Connection, _now_ms: int) -> None:
+        connection.execute("nonsense")
+
+    assert store.load(KEY) == [RECORD]
+    with pytest.raises(StoreUnavailable):
+        store._database().write(fails)
+    store.touch(KEY, HOUR_MS)
+    assert run_python(LOOK_FROM_OUTSIDE, str(path)).stdout == "1\n"
+    store.create("1" * 40, RECORD, HOUR_MS)  # lost, if whoever looked took the write-ahead log away
+    assert run_python(LOOK_FROM_OUTSIDE, str(path)).stdout == "2\n"
+
+
+LOOK_FROM_OUTSIDE = """
+    import sqlite3, sys
+    connection = sqlite3.connect(sys.argv[1])
+    print(connection.execute("SELECT count(*) FROM coatcheck_sessions").fetchone()[0])
+    connection.close()
+"""
+
+
+def test_a_file_behind_a_link_is_made_where_the_link_leads(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "file")
+    store = SyncSQLiteStore(tmp_path / "link")
+    store.create(KEY, RECORD, HOUR_MS)
+    assert stat.S_IMODE((tmp_path / "file").lstat().st_mode) == 0o600
+    store.close()
+
+
 def test_a_child_process_of_fork_uses_connections_of_its_own(store: SyncSQLiteStore) -> None:
     store.create(KEY, RECORD, HOUR_MS)
     parents = store._database()

@@ -16,7 +16,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeAlias, TypeVar
@@ -286,8 +286,10 @@ class _Database:
     def _connect_writer(self) -> _Connection:
         try:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            # Sessions are personal data, so nobody but the owner gets to read a new file.
-            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))
+            # Sessions are personal data, so nobody but the owner gets to read a new file. One that is there is left to
+            # SQLite: to close it here would give up the locks of all connections that this process has to it.
+            with suppress(FileExistsError):
+                os.close(os.open(os.path.realpath(self._path), os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
         except OSError as error:
             msg = f"The SQLite store can't open {str(self._path)!r}: {error.strerror}"
             raise StoreUnavailable(msg) from error
