@@ -11,7 +11,9 @@ import subprocess
 import sys
 import textwrap
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -527,6 +529,90 @@ def test_errors_reach_async_callers_too(path: Path) -> None:
         await store.close()
 
     asyncio.run(run())
+
+
+def remove(path: Path) -> None:
+    for file in path.parent.glob(f"{path.name}*"):
+        file.unlink()
+
+
+def in_a_thread(call: Callable[[], Any]) -> Any:
+    with ThreadPoolExecutor(1) as threads:
+        return threads.submit(call).result()
+
+
+@pytest.mark.parametrize("by_a_write", [False, True])
+@pytest.mark.parametrize("run", [in_a_thread, lambda call: call()], ids=["new thread", "same thread"])
+def test_a_file_that_is_removed_is_made_anew_for_the_owner_only(
+    path: Path, run: Callable[[Callable[[], Any]], Any], by_a_write: bool
+) -> None:
+    clock = ManualClock()
+    store = SyncSQLiteStore(path, clock=clock)
+    store.create(KEY, RECORD, HOUR_MS)
+    assert store.load(KEY) == [RECORD]
+    remove(path)
+    clock.advance(timedelta(seconds=1))
+    if by_a_write:
+        assert run(lambda: store.create(KEY, RECORD, HOUR_MS)) is True
+    else:
+        assert run(lambda: store.load(KEY)) == [None]
+    assert store.load(KEY) == [RECORD if by_a_write else None]
+    for file in path.parent.iterdir():
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600, file
+    assert rows(path) == by_a_write
+    store.close()
+
+
+CREATE_IN_A_PROCESS = """
+    import sys
+    from coatcheck.stores.sqlite import SyncSQLiteStore
+    store = SyncSQLiteStore(sys.argv[1])
+    assert store.create(sys.argv[2], b"\\x01revisionthe rest", 3_600_000)
+    store.close()
+"""
+
+
+def test_who_only_reads_finds_what_another_process_has_put_in_the_files_place(path: Path) -> None:
+    clock = ManualClock(time.time())
+    store, in_loop = SyncSQLiteStore(path, clock=clock), SQLiteStore(path, clock=clock)
+    store.create("1" * 40, RECORD, HOUR_MS)
+
+    async def run() -> None:
+        assert await in_loop.load("1" * 40) == store.load("1" * 40) == [RECORD]
+        remove(path)
+        process = await asyncio.to_thread(run_python, CREATE_IN_A_PROCESS, str(path), KEY)
+        assert process.returncode == 0, process.stderr
+        clock.advance(timedelta(seconds=1))
+        assert await in_loop.load("1" * 40, KEY) == store.load("1" * 40, KEY) == [None, RECORD]
+        await in_loop.close()
+
+    asyncio.run(run())
+    store.close()
+
+
+def test_a_damaged_file_that_is_moved_away_is_made_anew(store: SyncSQLiteStore, path: Path) -> None:
+    for number in range(300):
+        store.create(f"{number:040x}", RECORD + b"x" * 3_000, HOUR_MS)
+    store.close()
+    assert store.load("f" * 40) == [None]
+    with path.open("r+b") as file:
+        file.seek(4_096)
+        file.write(b"\xa5" * 4_096 * 100)
+    with pytest.raises(StoreCorrupted):
+        store.load(f"{0:040x}", f"{150:040x}")
+    for file_of_it in path.parent.glob(f"{path.name}*"):
+        file_of_it.rename(path.parent / f"moved-{file_of_it.name}")
+    assert store.load(KEY) == [None]
+    assert store.create(KEY, RECORD, HOUR_MS) is True
+
+
+@pytest.mark.parametrize("name", ["with space?mode=ro", "100%41", "#1", "é\udcff"], ids=ascii)
+def test_the_file_may_have_any_name(tmp_path: Path, name: str) -> None:
+    store = SyncSQLiteStore(tmp_path / name)
+    store.create(KEY, RECORD, HOUR_MS)
+    assert store.load(KEY) == [RECORD]
+    store.close()
+    assert [file.name for file in tmp_path.iterdir()] == [name]
 
 
 # --- expiry -----------------------------------------------------------------------------------------------------------

@@ -71,6 +71,9 @@ _BUSY_TIMEOUT_S: Final = 5.0
 
 _WAL_PAUSE_S: Final = 0.05
 
+_LOOK_EVERY_MS: Final = 1_000
+"""How often reads and writes look whether the file is still where it was."""
+
 _PRIMARY_CODE: Final = 0xFF
 """The part of an SQLite error code that says its kind (https://sqlite.org/rescode.html)."""
 
@@ -155,6 +158,8 @@ class _Database:
         self._thread: ThreadPoolExecutor | None = None
         self._is_scheduled = False
         self._next_sweep_ms = 0
+        self._file: tuple[int, int] | None = None
+        self._next_look_ms = 0
         _forks.watch(self)
 
     # --- reading ----------------------------------------------------------------------------------------------
@@ -177,9 +182,11 @@ class _Database:
     def read_first(self, query: str, keys: Sequence[str]) -> list[Any]:
         """Give the first column of what a query finds for each key and the present time, or None."""
         now_ms = self.now_ms()
+        self._look_at_times(now_ms)
         return [rows[0][0] if rows else None for rows in self.read(query, [(key, now_ms) for key in keys])]
 
     def _open_reader(self) -> _Connection:
+        self._leave_moved_file()
         with self._translated_errors(), self._opening:
             self._open_writer()
             reader = self._connect()
@@ -215,10 +222,10 @@ class _Database:
         return await answer
 
     async def open_in_thread(self) -> None:
-        """Open the file in the store's own thread, before the first read: it may have to wait for other processes."""
-        if self._writer is None:
+        """Open the file in the store's own thread, where a read would have to: it may wait for other processes."""
+        if self._writer is None or self._is_time_to_look(self.now_ms()):
             try:
-                await asyncio.wrap_future(self._own_thread().submit(self._open_writer))
+                await asyncio.wrap_future(self._own_thread().submit(self._open_what_is_there))
             except sqlite3.Error as error:
                 raise self._store_error(error) from error
 
@@ -230,6 +237,10 @@ class _Database:
         if self._thread is None:
             self._thread = ThreadPoolExecutor(1, "coatcheck-sqlite")
         return self._thread
+
+    def _open_what_is_there(self) -> None:
+        self._leave_moved_file()
+        self._open_writer()
 
     def _open_writer(self) -> _Connection:
         with self._opening:
@@ -265,8 +276,9 @@ class _Database:
             _deliver(batch)
 
     def _commit(self, batch: list[_Write]) -> None:
-        writer = self._writer or self._open_writer()
         now_ms = self.now_ms()
+        self._look_at_times(now_ms)
+        writer = self._writer or self._open_writer()
         writer.execute("BEGIN IMMEDIATE")
         for write in batch:
             write.result = write.work(writer, now_ms)
@@ -281,7 +293,7 @@ class _Database:
         if writer is not None:
             writer.close()
 
-    # --- opening and closing ----------------------------------------------------------------------------------
+    # --- opening ----------------------------------------------------------------------------------------------
 
     def _connect_writer(self) -> _Connection:
         try:
@@ -293,6 +305,7 @@ class _Database:
         except OSError as error:
             msg = f"The SQLite store can't open {str(self._path)!r}: {error.strerror}"
             raise StoreUnavailable(msg) from error
+        self._note_file()
         writer = self._connect()
         try:
             self._enter_wal_mode(writer)
@@ -329,8 +342,39 @@ class _Database:
 
     def _connect(self) -> _Connection:
         return sqlite3.connect(
-            self._path, timeout=_BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False, factory=_Connection
+            f"{self._path.as_uri()}?mode=rw",  # never makes the file: SQLite would let others read it
+            uri=True,
+            timeout=_BUSY_TIMEOUT_S,
+            isolation_level=None,
+            check_same_thread=False,
+            factory=_Connection,
         )
+
+    # --- a file that is removed, moved away or replaced -------------------------------------------------------
+
+    def _is_time_to_look(self, now_ms: int) -> bool:
+        if now_ms < self._next_look_ms:
+            return False
+        self._next_look_ms = now_ms + _LOOK_EVERY_MS
+        return True
+
+    def _look_at_times(self, now_ms: int) -> None:
+        if self._is_time_to_look(now_ms):
+            self._leave_moved_file()
+
+    def _leave_moved_file(self) -> None:
+        """Close all connections where the path leads elsewhere by now. The next one opens, or makes, what is there."""
+        if self._file is not None and self._file != _identity(self._path):
+            with ExitStack() as locks:
+                self.hold_closed(locks)
+
+    def _note_file(self) -> None:
+        """Note which file is about to be opened. The caller holds `_opening`."""
+        file, self._file = self._file, _identity(self._path)
+        if file != self._file:
+            self._close_readers()
+
+    # --- closing ----------------------------------------------------------------------------------------------
 
     def close(self) -> None:
         """Close every connection of this process, after the writes that are under way."""
@@ -345,6 +389,10 @@ class _Database:
         locks.enter_context(self._committing)
         locks.enter_context(self._opening)
         self._drop_writer()
+        self._close_readers()
+        self._file = None
+
+    def _close_readers(self) -> None:
         for reader in list(self._readers):
             reader.close()
         self._readers.clear()
@@ -379,6 +427,15 @@ class _Database:
                 f"The SQLite file {name} was locked by another process for more than {_BUSY_TIMEOUT_S:g} s"
             )
         return StoreUnavailable(f"The SQLite file {name} can't be used: {type(error).__name__}: {error}")
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Give what tells the file at a path from any other, or None where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _primary_code(error: BaseException) -> int:
