@@ -85,20 +85,24 @@ class Watch:
 
     async def _look_again_and_again(self) -> None:
         pause_s = POLL_WITH_NEWS_S if isinstance(self._store, AsyncFeed) else POLL_S
+        clock = asyncio.get_running_loop().time
+        due_at = clock() + pause_s  # news of some puts off no look at the others
         while True:
             with suppress(TimeoutError):
-                async with asyncio.timeout(pause_s):
+                async with asyncio.timeout_at(due_at):
                     await self._wake.wait()
-            is_time = not self._wake.is_set()
             self._wake.clear()
             news, self._news = self._news, set()
+            is_for_all = EVERYTHING in news or clock() >= due_at
             concerned = [
                 watched
                 for watched in self._watched
-                if is_time or not news.isdisjoint((EVERYTHING, watched.store_key, epoch_key(watched.user_tag)))
+                if is_for_all or not news.isdisjoint((watched.store_key, epoch_key(watched.user_tag)))
             ]
             try:
                 await self._look(concerned)
+                if is_for_all:
+                    due_at = clock() + pause_s
             except Exception as error:  # all that wait depend on this task
                 # An outage ends no session. What was missed meanwhile is looked at when it is over.
                 if not isinstance(error, StoreError):

@@ -6,6 +6,7 @@ import asyncio
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
 
@@ -14,7 +15,7 @@ import redis
 from faces import KEY
 from servers import Server, server_binaries
 
-from coatcheck import Sessions
+from coatcheck import Sessions, watching
 from coatcheck.stores.memory import MemoryStore, SyncMemoryStore
 from coatcheck.testing import ManualClock
 from coatcheck.watching import Watch
@@ -117,6 +118,45 @@ async def test_an_end_in_another_process_is_heard(sessions: Sessions, store_url:
     )
     assert process.returncode == 0
     await heard(*tasks)
+
+
+@asynccontextmanager
+async def traffic_of_others(sessions: Sessions) -> AsyncIterator[None]:
+    """Let others log in and out in this process all the time."""
+
+    async def come_and_go() -> None:
+        while True:
+            token = await log_in(sessions, "somebody")
+            async with sessions.open(token) as session:
+                session.logout()
+            await asyncio.sleep(0)
+
+    task = asyncio.create_task(come_and_go())
+    yield
+    task.cancel()
+
+
+@pytest.mark.parametrize("store_url", ["sqlite"], indirect=True)
+async def test_news_of_others_put_off_no_word_from_another_process(sessions: Sessions, store_url: str) -> None:
+    token = await log_in(sessions)
+    task = await waiting(sessions, token)
+    elsewhere = Sessions(store_url, secret_keys=[KEY])
+    async with traffic_of_others(sessions):
+        await elsewhere.revoke(await handle_of(elsewhere, token))
+        await heard(task)
+    await elsewhere.close()
+
+
+async def test_news_of_others_put_off_no_look_for_what_has_expired(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watching, "POLL_WITH_NEWS_S", 0.05)
+    clock = ManualClock()
+    sessions = Sessions("memory://", secret_keys=[KEY], clock=clock)
+    task = await waiting(sessions, await log_in(sessions))
+    for _ in range(5):  # it has been looked at by then
+        await asyncio.sleep(0)
+    async with traffic_of_others(sessions):
+        clock.advance(timedelta(hours=3))
+        await heard(task)
 
 
 async def test_an_end_in_another_thread_is_heard() -> None:
