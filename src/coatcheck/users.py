@@ -45,6 +45,13 @@ _UNREADABLE_EPOCH: Final = 2**62
 _PRUNE_EVERY: Final = 32
 """At each so many entries of an index, a login looks which of them are dead."""
 
+_INDEX_KEPT_MS: Final = 90 * 24 * 3_600_000
+"""How long an index is kept at least after it was last changed.
+
+Sessions go by the lifetime that is set now, and the use of one does not change the index. So it has to outlive sessions
+whose lifetime was raised since their login. It is kept for twice the lifetime if that is longer.
+"""
+
 _CHUNK: Final = 100
 """How many records are loaded at once."""
 
@@ -95,7 +102,7 @@ class Watched:
 class Users:
     """The rules, for one configuration. All of them give steps; see `lifecycle`."""
 
-    __slots__ = ("_epoch_ttl_ms", "_keeper", "_max_sessions", "_when_full")
+    __slots__ = ("_epoch_ttl_ms", "_index_kept_ms", "_keeper", "_max_sessions", "_when_full")
 
     def __init__(
         self, keeper: Keeper, max_sessions: int | None, when_full: WhenFull, *, old_lifetime_ms: int = 0
@@ -105,6 +112,7 @@ class Users:
         self._when_full = when_full
         # An epoch outlives every session from before it, those included that may yet be adopted.
         self._epoch_ttl_ms = max(keeper.lifetime_ms, old_lifetime_ms) + MOVED_MS
+        self._index_kept_ms = max(2 * keeper.lifetime_ms, _INDEX_KEPT_MS)
 
     # --- entering and leaving ---------------------------------------------------------------------------------
 
@@ -131,7 +139,7 @@ class Users:
         epoch = self.epoch_in(tag, epoch_data)
         ended: list[str] = []
         for _ in range(MAX_CONFLICTS):
-            entries = self._entries(base[1])
+            entries = _entries(base[1])
             entered_at_ms = self._next_moment(entries)
             since_ms = entries[replacing].since_ms if replacing in entries else entered_at_ms
             others = {other: entry for other, entry in entries.items() if other not in (store_key, replacing)}
@@ -150,7 +158,9 @@ class Users:
         """
         limit = self._max_sessions if is_login else None
         is_full = limit is not None and len({entry.since_ms for entry in others.values()}) >= limit
-        if not is_full and (not others or len(others) % _PRUNE_EVERY):
+        # An entry says when the session ends by the lifetime of its login. Whether it has, only the session can tell.
+        is_overdue = any(entry.ends_at_ms <= self._keeper.now_ms() for entry in others.values())
+        if not (is_full or is_overdue) and (not others or len(others) % _PRUNE_EVERY):
             return set()
         leaving = yield from self._dead(others, epoch)
         # A session that is being renewed has two keys, and one age.
@@ -172,7 +182,7 @@ class Users:
 
     def _dead(self, entries: Entries, epoch: int) -> Steps[set[str]]:
         """Give the keys that lead to no live session, apart from those that may be about to."""
-        pending_since_ms = self._keeper.now_ms() - PENDING_MS
+        pending_since_ms = self._pending_since_ms()
         dead: set[str] = set()
         for chunk in _chunks(list(entries)):
             loaded = yield from fetch(*chunk)
@@ -189,19 +199,20 @@ class Users:
     def leave(self, user_id: str, store_keys: Iterable[str]) -> Steps[None]:
         """Take sessions that have ended out of their user's index."""
         gone = set(store_keys)
+        yield from self._forget(user_id, lambda key, _: key in gone)
 
+    def _forget(self, user_id: str, is_gone: Callable[[str, IndexEntry], bool]) -> Steps[None]:
         def without(index: UserIndex | None) -> UserIndex | None:
-            entries = self._entries(index)
-            if not gone & entries.keys():
-                return None
-            return UserIndex({key: entry for key, entry in entries.items() if key not in gone})
+            entries = _entries(index)
+            kept = {key: entry for key, entry in entries.items() if not is_gone(key, entry)}
+            return None if len(kept) == len(entries) else UserIndex(kept)
 
         yield from self._keeper.keep(index_key(user_tag(user_id)), without, self._index_ttl_ms)
 
     def has(self, user_id: str, store_key: str) -> Steps[bool]:
         """Tell whether a session is a user's. The index knows all of them."""
         (_, index), _ = yield from self._keeper.find(index_key(user_tag(check_user_id(user_id))))
-        return store_key in self._entries(index)
+        return store_key in _entries(index)
 
     # --- looking ----------------------------------------------------------------------------------------------
 
@@ -209,7 +220,7 @@ class Users:
         """Give a user's live sessions: store key -> (record, time left in milliseconds), oldest first."""
         tag = user_tag(user_id)
         (_, index), (epoch_data,) = yield from self._keeper.find(index_key(tag), epoch_key(tag))
-        entries = self._entries(index)
+        entries = _entries(index)
         epoch = self.epoch_in(tag, epoch_data)
         alive = yield from self._alive(sorted(entries, key=lambda key: entries[key]), epoch)
         return {key: found for key, found in alive.items() if found[0].user_id == user_id}
@@ -262,7 +273,7 @@ class Users:
         if keep is not None:
             kept = yield from self._lift(keep, user_id, epoch)
             # A renewal of it that is under way has the same age, and ends with the epoch if it knows only the old one.
-            entries = self._entries(base[1])
+            entries = _entries(base[1])
             ages = {entries[key].since_ms for key in (keep, kept) if key in entries}
             spared |= {kept, *(key for key, entry in entries.items() if entry.since_ms in ages)}
 
@@ -270,14 +281,19 @@ class Users:
             return None if found is not None and found.epoch >= epoch else UserEpoch(epoch)
 
         yield from self._keeper.keep(epoch_key(tag), risen, lambda _: self._epoch_ttl_ms)
+        pending_since_ms = self._pending_since_ms()
         (_, index), _ = yield from self._keeper.find(index_key(tag))
-        listed = [key for key in self._entries(index) if key not in spared]
+        listed = [key for key in _entries(index) if key not in spared]
         ended: list[str] = []
         for key in listed:
             session = yield from self._keeper.end(key)
             if session is not None:
                 ended.append(key)
-        yield from self.leave(user_id, ended)  # and no others: one that leads nowhere yet may be about to be stored
+        gone = set(ended)
+        yield from self._forget(
+            user_id,  # but keep what leads nowhere yet and may be about to be stored
+            lambda key, entry: key in gone or (key not in spared and entry.entered_at_ms <= pending_since_ms),
+        )
         return ended
 
     def _lift(self, store_key: str, user_id: str, epoch: int) -> Steps[str]:
@@ -310,21 +326,21 @@ class Users:
             return _UNREADABLE_EPOCH
         return found.epoch if isinstance(found, UserEpoch) else 0
 
-    def _entries(self, index: AnyRecord | None) -> Entries:
-        """Give the entries of an index whose lifetime is not over."""
-        if not isinstance(index, UserIndex):
-            return {}
-        now_ms = self._keeper.now_ms()
-        return {key: entry for key, entry in index.entries.items() if entry.ends_at_ms > now_ms}
+    def _pending_since_ms(self) -> int:
+        """Give since when an entry may have been made whose session is yet to be stored."""
+        return self._keeper.now_ms() - PENDING_MS
 
     def _next_moment(self, entries: Entries) -> int:
         """Give the time, but later than all entries: logins in one millisecond have an order, too."""
         return max(self._keeper.now_ms(), 1 + max((entry.entered_at_ms for entry in entries.values()), default=0))
 
     def _index_ttl_ms(self, index: UserIndex) -> int:
-        """An index lives as long as any session in it could; an empty one goes soon."""
-        now_ms = self._keeper.now_ms()
-        return max((entry.ends_at_ms for entry in index.entries.values()), default=now_ms) - now_ms + MOVED_MS
+        """An index outlives every session in it; an empty one goes soon."""
+        return self._index_kept_ms if index.entries else MOVED_MS
+
+
+def _entries(index: AnyRecord | None) -> Entries:
+    return index.entries if isinstance(index, UserIndex) else {}
 
 
 def _chunks(keys: Sequence[str]) -> Iterator[Sequence[str]]:

@@ -209,9 +209,48 @@ def test_the_index_does_not_keep_what_is_gone(timed: Face, clock: ManualClock) -
     for _ in range(200):
         log_in(timed)
         clock.advance(timedelta(minutes=5))
-    (_, index), _ = timed.run_steps(timed.sessions.lifecycle.keeper.find(index_key(user_tag("alice"))))
-    assert len(index.entries) < 70
+    assert len(index_of(timed).entries) < 70
     assert len(handles(timed)) == 23
+
+
+def index_of(face: Face, user_id: str = "alice") -> records.UserIndex:
+    (_, index), _ = face.run_steps(face.sessions.lifecycle.keeper.find(index_key(user_tag(user_id))))
+    assert isinstance(index, records.UserIndex)
+    return index
+
+
+@pytest.mark.parametrize("days", [30, 80])
+def test_a_session_in_use_stays_listed_when_the_lifetime_is_raised(kind: Kind, clock: ManualClock, days: int) -> None:
+    store = MemoryStore(clock=clock) if kind == "async" else SyncMemoryStore(clock=clock)
+    idle = {"idle_timeout": timedelta(days=2), "clock": clock}
+    token = log_in(Face(kind, store, lifetime=timedelta(days=7), **idle))
+    face = Face(kind, store, lifetime=timedelta(days=90), max_sessions_per_user=1, **idle)
+    for _ in range(days):
+        clock.advance(timedelta(days=1))
+        session = face.request(token)
+        session.increment("visits")
+        face.respond(session)
+    assert handles(face) == [face.request(token).handle]
+    assert len(face.run(face.sessions.export_user("alice"))) == 1
+    newer = log_in(face)
+    assert [user_of(face, each) for each in (token, newer)] == [None, "alice"]
+    assert face.run(face.sessions.revoke(face.request(newer).handle, user_id="alice")) is True
+
+
+def test_a_login_forgets_sessions_whose_lifetime_is_over(timed: Face, clock: ManualClock) -> None:
+    for _ in range(5):
+        log_in(timed)
+    clock.advance(timedelta(days=8))
+    last = log_in(timed)
+    assert list(index_of(timed).entries) == [timed.request(last).handle]
+
+
+def test_erasing_a_user_forgets_sessions_that_ended_by_themselves(timed: Face, clock: ManualClock) -> None:
+    for _ in range(5):
+        log_in(timed)
+    clock.advance(timedelta(hours=3))
+    assert timed.run(timed.sessions.erase_user("alice")) == 0
+    assert index_of(timed).entries == {}
 
 
 def test_everybodys_sessions_are_counted_and_gone_through_in_pages(face: Face) -> None:
