@@ -365,7 +365,7 @@ def _add(by: Any, current: Any) -> Any:
         raise InapplicableError(msg)
     try:
         return current + by
-    except TypeError as error:
+    except (TypeError, ArithmeticError) as error:
         msg = f"can't be incremented: {error}"
         raise InapplicableError(msg) from None
 

@@ -170,8 +170,11 @@ def test_an_operation_on_a_key_that_became_something_else_gives_way_like_an_assi
 
 
 def test_operations_say_what_they_can_not_work_on(face: Face) -> None:
-    session = face.request(face.new(name="alice", yes=True, price=Decimal(1)))
+    most = Decimal("9E+999999")
+    session = face.request(face.new(name="alice", yes=True, price=Decimal(1), ratio=0.5, most=most))
     for call in (
+        lambda: session.increment("ratio", 10**400),
+        lambda: session.increment("most", most),
         lambda: session.increment("name"),
         lambda: session.increment("yes"),
         lambda: session.increment("price", 0.5),
