@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
 
 import pytest
 
 from coatcheck.errors import ConfigurationError, StoreFull
 from coatcheck.stores.memory import MemoryStore, SyncMemoryStore
+from coatcheck.stores.protocol import EVERYTHING
 from coatcheck.testing import ManualClock
 
 RECORD = b"\x01revision"
@@ -64,6 +66,24 @@ def test_an_async_and_a_sync_store_can_share_their_records() -> None:
     shared = SyncMemoryStore(share_with=store)
     shared.create("a", RECORD, 1_000)
     assert len(store) == 1
+
+
+def test_a_loop_that_was_closed_while_somebody_listened_in_it_hinders_nobody_who_announces() -> None:
+    store = MemoryStore()
+    heard = store.listen()
+    loop = asyncio.new_event_loop()
+    assert loop.run_until_complete(anext(heard)) == EVERYTHING
+    loop.close()
+
+    async def listen_and_announce() -> str:
+        others = store.listen()
+        assert await anext(others) == EVERYTHING
+        await store.announce("key")
+        return await anext(others)
+
+    assert asyncio.run(listen_and_announce()) == "key"
+    SyncMemoryStore(share_with=store).announce("key")
+    assert not store._table.listeners
 
 
 def test_a_bound_below_one_is_refused() -> None:

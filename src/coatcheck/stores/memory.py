@@ -243,7 +243,10 @@ class MemoryStore(_Store):
         loop = asyncio.get_running_loop()
 
         def hear(key: str) -> None:
-            loop.call_soon_threadsafe(announced.put_nowait, key)  # whoever announces may be another thread
+            try:
+                loop.call_soon_threadsafe(announced.put_nowait, key)  # whoever announces may be another thread
+            except RuntimeError:
+                self._table.listeners.discard(hear)  # that loop is closed, and nobody in it listens any more
 
         self._table.listeners.add(hear)
         try:
