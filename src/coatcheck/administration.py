@@ -5,17 +5,21 @@ As in `lifecycle`, a rule that needs the store is a generator of store operation
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any, Final
 
 from coatcheck import values
-from coatcheck.errors import ForeignRecord, UndecodableRecord
+from coatcheck.errors import ConfigurationError, ForeignRecord, UndecodableRecord, UndecodableValue
 from coatcheck.events import Event
 from coatcheck.keeper import Keeper, Steps, fetch
-from coatcheck.record import Moved, Record
+from coatcheck.record import Moved, Record, Values
 from coatcheck.session_info import SessionInfo, moment
+from coatcheck.token import is_store_key
 from coatcheck.users import Users, Watched, check_user_id, epoch_key, is_of_epoch
+
+logger: Final = logging.getLogger("coatcheck")
 
 _MAX_PASSES: Final = 10
 _PAGE: Final = 100
@@ -47,7 +51,9 @@ class Administration:
         return Event("revoked", store_key, ended.user_id)
 
     def revoke_user(self, user_id: str, keep: str | None) -> Steps[list[Event]]:
-        """End every session of a user, but the one to keep."""
+        """End every session of a user, but the one to keep. What can't be a handle keeps none."""
+        if keep is not None and not is_store_key(keep):
+            keep = None
         ended = yield from self._users.end_all(check_user_id(user_id), keep)
         return [Event("revoked", store_key, user_id) for store_key in ended]
 
@@ -99,16 +105,22 @@ class Administration:
 
     def page(self, cursor: str, size: int) -> Steps[tuple[list[SessionInfo], str]]:
         """Describe some of all sessions; give the cursor of the next page, "" at the end."""
+        if size < 1:
+            msg = f"page_size: expected a positive whole number, got {size}"
+            raise ConfigurationError(msg)
         found, cursor = yield from self._users.page(cursor, size)
         return [self.info(key, record, left_ms, None) for key, (record, left_ms) in found.items()], cursor
 
     def export(self, user_id: str) -> Steps[list[dict[str, Any]]]:
-        """Give all that is kept of a user's sessions, decoded."""
+        """Give all that is kept of a user's sessions, decoded.
+
+        A value that can't be decoded here is reported, and an `UndecodableValue` stands in its place.
+        """
         found = yield from self._users.sessions(check_user_id(user_id))
         return [
             {
                 **asdict(self.info(key, record, left_ms, None)),
-                "values": {name: values.decode(name, encoded) for name, encoded in record.values.items()},
+                "values": _decoded(key, record.values),
             }
             for key, (record, left_ms) in found.items()
         ]
@@ -137,3 +149,14 @@ class Administration:
             (_, record), _ = yield from self._keeper.find(watched.store_key)
         if not isinstance(record, Record) or not is_of_epoch(record, epoch):
             watched.tell()
+
+
+def _decoded(store_key: str, encoded: Values) -> dict[str, Any]:
+    decoded: dict[str, Any] = {}
+    for name, value in encoded.items():
+        try:
+            decoded[name] = values.decode(name, value)
+        except UndecodableValue as error:
+            logger.error("A value of %s is left out of what is exported: %s", store_key, error)  # noqa: TRY400 (it says all)
+            decoded[name] = UndecodableValue(str(error))  # without what it holds on to
+    return decoded

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from faces import AnySession, Face, Kind
+from msgspec import Raw
 
 from coatcheck import Event, Events
 from coatcheck import record as records
@@ -22,6 +23,7 @@ from coatcheck.errors import (
     RecentLoginRequired,
     ResponseStarted,
     TooManySessions,
+    UndecodableValue,
     UnsupportedValue,
 )
 from coatcheck.guard import require_login, require_recent_login
@@ -414,6 +416,34 @@ def test_a_users_data_is_exported_and_erased(face: Face) -> None:
     left = face.everything()
     assert b"alice" not in left
     assert b"somewhere" not in left
+
+
+def test_a_value_that_can_not_be_decoded_hinders_no_export(timed: Face, caplog: pytest.LogCaptureFixture) -> None:
+    handle = timed.request(log_in(timed, cart=["pen"])).handle
+    (data,) = timed.run(timed.sessions.store.load(handle))
+    revision, record = records.decode(handle, data)
+    assert isinstance(record, records.Record)
+    record.values["newer"] = Raw(b"\xd4\x63\x00")
+    newer = records.encode(handle, records.new_revision(), record)
+    timed.run(timed.sessions.store.update(handle, revision, newer, 3_600_000))
+    (exported,) = timed.run(timed.sessions.export_user("alice"))
+    assert exported["values"]["cart"] == ["pen"]
+    assert isinstance(exported["values"]["newer"], UndecodableValue)
+    assert handle in caplog.text
+    assert "session['newer']" in caplog.text
+
+
+@pytest.mark.parametrize("page_size", [0, -1])
+def test_a_page_of_nothing_is_refused(face: Face, page_size: int) -> None:
+    with pytest.raises(ConfigurationError, match="page_size"):
+        face.listed(face.sessions.iterate(page_size))
+
+
+@pytest.mark.parametrize("handle", ["", "x", "0" * 40, "user-" + "0" * 40, "\ud800", "\ud800" * 40])
+def test_a_handle_of_nothing_keeps_nothing(face: Face, handle: str) -> None:
+    token = log_in(face)
+    assert face.run(face.sessions.revoke_user("alice", keep=handle)) == 1
+    assert user_of(face, token) is None
 
 
 # --- limits -----------------------------------------------------------------------------------------------------------
