@@ -67,7 +67,7 @@ _MAX_BATCH: Final = 512
 """How many writes one transaction takes at most."""
 
 _BUSY_TIMEOUT_S: Final = 5.0
-"""How long a write waits for another process's transaction."""
+"""How long a transaction waits for another process's. A write may have to wait for its own process's before that."""
 
 _WAL_PAUSE_S: Final = 0.05
 
