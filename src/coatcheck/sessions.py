@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import os
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
@@ -698,6 +699,8 @@ class SyncSessions(_Sessions[SyncStore, SyncSession]):
             self._tell(work)
 
     def _lock(self, store_key: str) -> _ThreadLock:
+        if self._process != os.getpid():
+            self._forget_locks()  # threads may hold them that this process, a child, has not
         with self._guard_of_locks:
             lock = self._locks.get(store_key)
             if lock is None:
@@ -783,10 +786,14 @@ class SyncSessions(_Sessions[SyncStore, SyncSession]):
             if source.records is not None:
                 source.records.close()
 
-    def _store(self, store: str | SyncStore) -> SyncStore:
-        self.events.check_sync()
+    def _forget_locks(self) -> None:
         self._locks: WeakValueDictionary[str, _ThreadLock] = WeakValueDictionary()
         self._guard_of_locks = threading.Lock()
+        self._process = os.getpid()
+
+    def _store(self, store: str | SyncStore) -> SyncStore:
+        self.events.check_sync()
+        self._forget_locks()
         if isinstance(store, str):
             return sync_store_from_url(store, self.config.clock)
         if not hasattr(store, "load") or inspect.iscoroutinefunction(store.load):

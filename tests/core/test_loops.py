@@ -1,15 +1,20 @@
-"""Which event loop is running, known without asking the operating system."""
+"""Which event loop is running, known without asking the operating system; and what a child has of its parent."""
 
 from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
+from coatcheck import SyncSessions
 from coatcheck import record as records
 from coatcheck.loops import running_loop
+from coatcheck.stores.memory import SyncMemoryStore
 
 
 def test_the_loop_that_runs_is_told() -> None:
@@ -72,6 +77,46 @@ def test_a_child_does_not_take_its_parents_loop_for_its_own() -> None:
         assert in_child("asyncio.run(_is_told())")
 
     asyncio.run(check())
+
+
+class SlowStore(SyncMemoryStore):
+    """Lets one thread wait in the middle of a write."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_writing, self.may_go_on = threading.Event(), threading.Event()
+        self.process = os.getpid()
+
+    def update(self, *arguments: Any) -> Any:
+        if os.getpid() == self.process:
+            self.is_writing.set()
+            self.may_go_on.wait(30)
+        return super().update(*arguments)
+
+
+def _writes(sessions: SyncSessions, token: str) -> bool:
+    with sessions.open(token) as session:
+        session["seen"] = True
+    return True
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_child_does_not_wait_for_threads_that_only_its_parent_has() -> None:
+    store = SlowStore()
+    sessions = SyncSessions(store, secret_keys=["a secret key for tests, 32 bytes or more"])
+    with sessions.open() as session:
+        session["user"] = "alice"
+    with ThreadPoolExecutor(1) as thread:
+        write = thread.submit(_writes, sessions, session.token)
+        store.is_writing.wait(30)
+        child = os.fork()
+        if child == 0:
+            signal.alarm(20)  # ends one that waits
+            os._exit(0 if _writes(sessions, session.token) else 1)
+        _, status = os.waitpid(child, 0)
+        store.may_go_on.set()
+        assert write.result()
+    assert os.waitstatus_to_exitcode(status) == 0
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
