@@ -67,9 +67,10 @@ class ResponseHeaders(Generic[Text]):
 
     def _is_outdone(self, cookie: Text, headers: list[tuple[Text, Text]]) -> bool:
         """Tell whether a cookie is to be cleared that an application further in has just set."""
-        name, equals, value = cookie.partition(self._equals)
+        name, _, value = cookie.partition(self._equals)
+        start = cookie[: len(name) + 1]
         return value.startswith(self._semicolon) and any(
-            header.lower() == self._set_cookie and other.startswith(name + equals) for header, other in headers
+            header.lower() == self._set_cookie and other[: len(start)] == start for header, other in headers
         )
 
     def _is_for_caches(self, name: Text) -> bool:
