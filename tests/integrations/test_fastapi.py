@@ -263,6 +263,14 @@ def guarded_by_route(app: FastAPI) -> None:
         return session.user_id
 
 
+def guarded_by_depends(app: FastAPI) -> None:
+    """As users of FastAPI may write it, although it is a dependency already."""
+
+    @app.get("/guarded", dependencies=[Depends(RequireLogin)])
+    async def guarded() -> str:
+        return "alice"
+
+
 def guarded_by_router(app: FastAPI) -> None:
     router = APIRouter(dependencies=[RequireLogin()])
 
@@ -302,6 +310,7 @@ GUARDS = [
     guarded_by_parameter,
     guarded_in_a_thread,
     guarded_by_route,
+    guarded_by_depends,
     guarded_by_router,
     guarded_by_another_dependency,
     guarded_by_recent_login,
@@ -320,6 +329,61 @@ def test_a_guarded_operation_is_reached_only_after_a_login(guard: Any, load: str
     assert (sent_away.status_code, sent_away.headers["location"]) == (303, "/login?next=%2Fguarded%3Fa%3D1")
     shop.log_in()
     assert shop.get("/guarded").json() == "alice"
+
+
+async def _user_by_union(user: CurrentUser | None = None) -> str | None:
+    return user
+
+
+async def _user_by_default(user: str = CurrentUser) -> str:  # type: ignore[assignment]
+    return user
+
+
+async def _user_by_function(user: Annotated[str, RequireLogin]) -> str:
+    return user
+
+
+async def _session_by_union(session: Annotated[Any, Depends(current_session)] | str = "") -> str:
+    return str(session)
+
+
+async def _user_of_another(user: Annotated[str | None, Depends(_user_by_union)]) -> str | None:
+    return user
+
+
+MISTAKES = [_user_by_union, _user_by_default, _user_by_function, _session_by_union, _user_of_another]
+
+
+def _serve_in_router(app: FastAPI, endpoint: Any) -> None:
+    router = APIRouter(prefix="/deep")
+    router.get("/mistake")(endpoint)
+    app.include_router(router)
+
+
+def _serve_in_mounted(app: FastAPI, endpoint: Any) -> None:
+    mounted = FastAPI()
+    mounted.get("/mistake")(endpoint)
+    app.mount("/deep", mounted)
+
+
+def _serve_by_websocket(app: FastAPI, endpoint: Any) -> None:
+    app.websocket("/mistake")(endpoint)
+
+
+def _serve(app: FastAPI, endpoint: Any) -> None:
+    app.get("/mistake")(endpoint)
+
+
+@pytest.mark.parametrize("serve", [_serve, _serve_in_router, _serve_in_mounted, _serve_by_websocket])
+@pytest.mark.parametrize("endpoint", MISTAKES)
+def test_an_application_does_not_start_that_would_let_clients_say_who_they_are(endpoint: Any, serve: Any) -> None:
+    """FastAPI reads what is no dependency to it from the query: `GET /mistake?user=admin`."""
+    shop = Shop()
+    serve(shop.app, endpoint)
+    with pytest.raises(ConfigurationError, match=r"mistake: FastAPI would let clients say what '(user|session)' is"):
+        shop.get("/mistake?user=admin")
+    with pytest.raises(ConfigurationError), TestClient(shop.app):
+        pass
 
 
 def test_without_a_login_page_browsers_get_401_too(shop: Shop) -> None:

@@ -7,15 +7,15 @@ FastAPI reads annotations while the application runs, so this module keeps them 
 `__future__`).
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from copy import deepcopy
 from datetime import timedelta
 from functools import partial
-from typing import Annotated, Any, Final, TypeVar
+from typing import Annotated, Any, Final, TypeVar, get_args
 
 from coatcheck.config import CookieConfig
 from coatcheck.csrf import Csrf
-from coatcheck.errors import LoginRequired, MissingExtra, RecentLoginRequired
+from coatcheck.errors import ConfigurationError, LoginRequired, MissingExtra, RecentLoginRequired
 from coatcheck.guard import check_login
 from coatcheck.integrations import starlette
 from coatcheck.mounting import Load
@@ -29,6 +29,8 @@ try:
     from fastapi.security.base import SecurityBase
     from starlette.applications import Starlette
     from starlette.requests import HTTPConnection
+    from starlette.routing import BaseRoute
+    from starlette.types import ASGIApp
 except ImportError as error:
     _feature = "The adapter to FastAPI"
     raise MissingExtra(_feature, "fastapi") from error
@@ -71,6 +73,9 @@ def add_sessions(  # noqa: PLR0913 (they are the settings)
 
     The OpenAPI documents of the application, and of those mounted in it, show the cookie that guarded operations need
     by its name, and their answer 401. An application's own `app.openapi` has to be there before.
+
+    When the application starts, or its first request comes, it raises ConfigurationError for a parameter that FastAPI
+    would read from the query although it is declared by one of this module's types, such as `CurrentUser | None`.
     """
     starlette.add_sessions(
         app,
@@ -85,6 +90,7 @@ def add_sessions(  # noqa: PLR0913 (they are the settings)
     describe = partial(_describe, cookie=sessions.config.cookie.full_name)
     describe(app)
     starlette.prepare_mounted(app, describe)
+    app.add_middleware(_checked, routes=app.routes)
 
 
 # --- dependencies -----------------------------------------------------------------------------------------------------
@@ -154,8 +160,11 @@ OptionalUser = Annotated[str | None, Depends(_user_if_any)]
 """The type of a parameter that is given the user ID of whoever is logged in, or None."""
 
 
-def RequireLogin() -> params.Depends:  # noqa: N802
+def RequireLogin(_: Annotated[str | None, Security(current_user)] = None) -> params.Depends:  # noqa: N802
     """Let only those who are logged in reach a route, a router or an application.
+
+    Takes nothing. The parameter is for FastAPI, which calls it where it is given as `Depends(RequireLogin)`: so it
+    guards there, too.
 
     Example:
         router = APIRouter(prefix="/account", dependencies=[RequireLogin()])
@@ -178,6 +187,55 @@ def RequireRecentLogin(*, within: timedelta) -> params.Depends:  # noqa: N802
 def _guard(logged_in: _LoggedIn) -> params.Depends:
     dependency: params.Depends = Security(logged_in)
     return dependency
+
+
+# --- parameters that are no dependencies ------------------------------------------------------------------------------
+
+
+def _checked(app: ASGIApp, *, routes: Iterable[BaseRoute]) -> ASGIApp:
+    """Look at the routes when the middlewares are made, and be none."""
+    for route in routes:
+        _check_route(route)
+    return app
+
+
+def _check_route(route: object) -> None:
+    dependant = getattr(route, "dependant", None)
+    if dependant is not None:
+        _check_parameters(dependant, getattr(route, "path", ""))
+    holder = getattr(route, "original_router", None) or getattr(route, "app", route)  # an included router, or a mount
+    for inner in getattr(holder, "routes", ()):
+        _check_route(inner)
+
+
+def _check_parameters(dependant: Any, path: str) -> None:
+    """Refuse what FastAPI takes from the client although it was to be given by us: then anybody would be anybody."""
+    for place in ("path_params", "query_params", "header_params", "cookie_params", "body_params"):
+        for field in getattr(dependant, place, ()):
+            info = field.field_info
+            parts = (*_parts_of(info.annotation), *info.metadata, *_parts_of(info.default))
+            if any(map(_is_ours, parts)):
+                msg = (
+                    f"{path}: FastAPI would let clients say what {field.name!r} is. Declare it by one of CurrentUser, "
+                    "OptionalUser and CurrentSession alone: `user: OptionalUser`, not `user: CurrentUser | None`"
+                )
+                raise ConfigurationError(msg)
+    for dependency in dependant.dependencies:
+        _check_parameters(dependency, path)
+
+
+def _parts_of(annotation: Any) -> Iterator[Any]:
+    """Give an annotation and all that is in it, the metadata of `Annotated` included."""
+    yield annotation
+    for part in (*get_args(annotation), *getattr(annotation, "__metadata__", ())):
+        yield from _parts_of(part)
+
+
+def _is_ours(part: object) -> bool:
+    if isinstance(part, params.Depends):
+        part = part.dependency
+    ours = (current_session, _user_if_any, RequireLogin, RequireRecentLogin)
+    return isinstance(part, _LoggedIn) or any(part is each for each in ours)
 
 
 # --- the OpenAPI document ---------------------------------------------------------------------------------------------
