@@ -80,10 +80,10 @@ def fuzz_go_session(data: bytes) -> None:
     """What Redis holds of a session that is shared with Go. What was read can be written."""
     for sessions in GO_SESSIONS:
         try:
-            read = sessions.read(STORE_KEY, data)
+            read = sessions.read(data)
         except UndecodableRecord:
             continue
-        again = sessions.read(STORE_KEY, sessions.write(STORE_KEY, b"revision", read.record, read))
+        again = sessions.read(sessions.write(b"revision", read.record, read))
         if again.record != read.record:
             message = f"{read.record} came back as {again.record}"
             raise AssertionError(message)
@@ -132,7 +132,7 @@ def seeds(target: str) -> list[bytes]:
         "go_session": [
             *streams,
             *go_sessions,
-            *(GO_SESSIONS[0].write(STORE_KEY, b"revision", made) for made in _records()),
+            *(GO_SESSIONS[0].write(b"revision", made) for made in _records()),
         ],
         "token": [SIGNER.sign(SIGNER.new_id(), 5).encode(), SEALED.sign(SEALED.new_id(), 5).encode()],
         "record": [records.encode(STORE_KEY, b"revision", made) for made in _all_kinds()],

@@ -130,7 +130,7 @@ def test_sessions_of_such_streams_are_read_or_refused(stream: bytes) -> None:
 
     def read() -> None:
         try:
-            sessions.read("0" * 64, stream)
+            sessions.read(stream)
         except UndecodableRecord:
             return
 
@@ -144,7 +144,7 @@ def test_json_of_jsons_parts_is_read_or_refused(text: str) -> None:
 
     def read() -> None:
         try:
-            sessions.read("0" * 64, text.encode())
+            sessions.read(text.encode())
         except UndecodableRecord:
             return
 

@@ -41,7 +41,6 @@ from coatcheck.stores.protocol import AsyncStore, Outcome, SyncStore
 from coatcheck.testing import ManualClock, StoreContract
 
 HASH_KEY = bytes(range(32))
-STORE_KEY = "0" * 64
 NAME = "session-name"
 HOUR_MS = 3_600_000
 MONTH = timedelta(days=30)
@@ -308,12 +307,12 @@ def test_what_go_wrote_meanwhile_is_merged_into_a_session_that_coatcheck_knows(s
 def test_a_save_of_gos_that_changes_nothing_is_no_conflict(gob_shop: Shop) -> None:
     sessions = GoSessions("gob", 0, [], [HASH_KEY])
     record = Record(1, 2, 3, None, None, gob_values(a=1, b=["x"]))
-    written = sessions.write(STORE_KEY, b"revision", record)
+    written = sessions.write(b"revision", record)
     by_go = gob.dumps(dict(reversed(gob.loads(written, target="map").items())))
     assert by_go != written
-    assert sessions.read(STORE_KEY, by_go).revision == sessions.read(STORE_KEY, written).revision == b"revision"
+    assert sessions.read(by_go).revision == sessions.read(written).revision == b"revision"
     changed = gob.dumps(gob.loads(written, target="map") | {"a": 2})
-    assert sessions.read(STORE_KEY, changed).revision not in (b"revision", sessions.read(STORE_KEY, written).revision)
+    assert sessions.read(changed).revision not in (b"revision", sessions.read(written).revision)
 
 
 def test_a_session_that_ended_is_not_brought_back_by_a_request_under_way(shop: Shop) -> None:
@@ -509,29 +508,23 @@ def test_every_session_of_a_user_is_listed_and_ended_also_for_go(shop: Shop) -> 
     assert [face.stored(token) for token in tokens] == [None] * 3
 
 
-def test_a_session_that_no_list_knows_ends_for_python_with_its_users_others(shop: Shop) -> None:
+@pytest.mark.parametrize("why", ["the list was lost", "Go has changed the ID"])
+def test_a_session_that_no_list_knows_ends_for_python_with_its_users_others(shop: Shop, why: str) -> None:
     """For Go it goes on: redistore knows nothing of users."""
     face = shop.face()
     session = face.request()
     session.login("alice")
     face.respond(session)
-    shop.database.delete(*shop.database.scan_iter(b"coatcheck:user-*"))
-    assert face.request(session.token).user_id == "alice"
+    token = session.token
+    if why == "the list was lost":
+        shop.database.delete(*shop.database.scan_iter(b"coatcheck:user-*"))
+    else:
+        shop.database.rename(shop.key, b"session_" + OTHER_ID.encode())
+        token = SecureCookie([HASH_KEY]).encode(NAME, OTHER_ID)
+    assert face.request(token).user_id == "alice"
     face.run(face.sessions.revoke_user("alice"))
-    assert face.request(session.token).is_new
+    assert face.request(token).is_new
     assert shop.database.exists(shop.key)
-
-
-def test_a_session_whose_id_go_has_changed_is_nobodys_to_python(shop: Shop) -> None:
-    """No list of a user's sessions has the new one, so nobody could see it or end it."""
-    face = shop.face()
-    session = face.request()
-    session.login("alice")
-    session["colour"] = "red"
-    face.respond(session)
-    shop.database.rename(shop.key, b"session_" + OTHER_ID.encode())
-    again = face.request(SecureCookie([HASH_KEY]).encode(NAME, OTHER_ID))
-    assert (again.user_id, dict(again)) == (None, {"colour": "red"})
 
 
 def test_a_value_under_the_key_of_another_session_is_not_told_from_its_own(shop: Shop) -> None:
@@ -779,20 +772,14 @@ def test_what_can_not_be_read_is_reported_and_left_as_it_is(
 @pytest.mark.parametrize("change", [("1.", ""), ("1.", "2."), ("1.", "1.."), ("1.", "1. ")], ids=repr)
 def test_what_another_version_may_have_written_is_not_guessed_at(change: tuple[str, str]) -> None:
     sessions = GoSessions("gob", 0, [], [HASH_KEY])
-    written = gob.loads(
-        sessions.write(STORE_KEY, b"revision", Record(1, 2, 3, None, None, gob_values(a=1))), target="map"
-    )
-    assert sessions.read(STORE_KEY, gob.dumps(written)).is_known
+    written = gob.loads(sessions.write(b"revision", Record(1, 2, 3, None, None, gob_values(a=1))), target="map")
+    assert sessions.read(gob.dumps(written)).is_known
     written["_coatcheck"] = written["_coatcheck"].replace(*change, 1)
     with pytest.raises(UndecodableRecord, match="not written by this version"):
-        sessions.read(STORE_KEY, gob.dumps(written))
+        sessions.read(gob.dumps(written))
 
 
 # --- what says who has logged in --------------------------------------------------------------------------------------
-
-
-def _kept_beside(shop: Shop, key: bytes | None = None) -> str:
-    return str(gob.loads(shop.data(key or shop.key), target="map")["_coatcheck"])
 
 
 def test_a_visitor_who_can_choose_a_key_of_gos_map_logs_in_as_nobody(gob_shop: Shop) -> None:
@@ -803,30 +790,13 @@ def test_a_visitor_who_can_choose_a_key_of_gos_map_logs_in_as_nobody(gob_shop: S
         encoded,
         bytes(16) + encoded,
         hmac.digest(HASH_KEY, encoded, "sha256")[:16] + encoded,
-        hmac.digest(b"", bytes(range(100, 132)).hex().encode() + encoded, "sha256")[:16] + encoded,
+        hmac.digest(b"", encoded, "sha256")[:16] + encoded,
     ]
     for each in forged:
         token = new_go_session(gob_shop, _coatcheck="1." + base64.urlsafe_b64encode(each).decode(), colour="red")
         session = gob_shop.face().request(token)
         assert (session.user_id, dict(session)) == (None, {"colour": "red"})
         gob_shop.database.flushall()
-
-
-def test_what_says_who_has_logged_in_is_of_no_use_in_another_session(gob_shop: Shop) -> None:
-    face = gob_shop.face()
-    alices = face.new()
-    session = face.request(alices)
-    session.login("alice")
-    face.respond(session)
-    kept = _kept_beside(gob_shop, next(iter(gob_shop.database.scan_iter(b"session_*"))))
-    others = new_go_session(gob_shop, _coatcheck=kept, colour="red")
-    assert face.request(session.token).user_id == "alice"
-    session = face.request(others)
-    assert (session.user_id, dict(session)) == (None, {"colour": "red"})
-    session["size"] = "L"
-    face.respond(session)
-    again = face.request(others)
-    assert (again.user_id, dict(again)) == (None, {"colour": "red", "size": "L"})
 
 
 def test_a_login_outlives_the_rotation_of_keys_until_the_old_one_is_gone(gob_shop: Shop) -> None:
@@ -928,7 +898,7 @@ def test_any_session_is_read_as_it_was_written(session: dict[str, Any], login: A
     session.pop("_coatcheck", None)
     record = Record(1, 2, 3, True, login, gob_values(**session))
     sessions = GoSessions("gob", 0, [], [HASH_KEY])
-    read = sessions.read(STORE_KEY, sessions.write(STORE_KEY, revision, record))
+    read = sessions.read(sessions.write(revision, record))
     assert (read.revision, read.record, read.is_known) == (revision, record, True)
 
 
@@ -947,11 +917,8 @@ def deep(levels: int) -> list[Any]:
 def test_what_go_may_have_written_can_be_written_back(odd: Any) -> None:
     """Found by fuzzing."""
     sessions = GoSessions("gob", 0, [], [HASH_KEY])
-    read = sessions.read(STORE_KEY, gob.dumps({"odd": odd}))
-    assert (
-        sessions.read(STORE_KEY, sessions.write(STORE_KEY, b"revision", read.record, read)).record.values
-        == read.record.values
-    )
+    read = sessions.read(gob.dumps({"odd": odd}))
+    assert sessions.read(sessions.write(b"revision", read.record, read)).record.values == read.record.values
 
 
 @settings(max_examples=300)
@@ -959,12 +926,12 @@ def test_what_go_may_have_written_can_be_written_back(odd: Any) -> None:
 def test_any_bytes_are_read_or_refused(serializer: Any, noise: bytes, data: st.DataObject) -> None:
     sessions = GoSessions(serializer, 0, ["errors"], [HASH_KEY])
     record = Record(1, 2, 3, True, Login("alice", 5, 0, None, None), gob_values(a="x", _flash=[["hi", "message"]]))
-    stream = bytearray(sessions.write(STORE_KEY, b"revision", record))
+    stream = bytearray(sessions.write(b"revision", record))
     at = data.draw(st.integers(0, len(stream) - 1))
     stream[at : at + data.draw(st.integers(0, 3))] = noise[:3]
     for damaged in (noise, bytes(stream)):
         try:
-            sessions.read(STORE_KEY, damaged)
+            sessions.read(damaged)
         except UndecodableRecord:
             continue
 

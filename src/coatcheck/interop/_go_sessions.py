@@ -5,8 +5,9 @@ one key, `METADATA_KEY`, as a string that Go passes through when it saves. Where
 digest in there no longer matches, and the revision follows from the bytes instead: so a write of Go's is a newer
 record to Coatcheck, like any other.
 
-That string says who has logged in, and a Go program may let its visitors choose keys and values. So it is signed, for
-the session that it is in. One that is not ours counts for nothing: the session is then one that only Go has written.
+That string says who has logged in, and a Go program may let its visitors choose keys and values. So it is signed. One
+that is not ours counts for nothing: the session is then one that only Go has written. It is not signed for the ID of
+its session, because Go may give a session another one, and its login goes along.
 
 Values of Go's own types (`int64`, structs, times with nanoseconds) keep their types on the way through a request.
 """
@@ -217,15 +218,15 @@ class GoSessions:
 
     # --- reading --------------------------------------------------------------------------------------------------
 
-    def read(self, store_key: str, data: bytes) -> GoSession:
-        """Read what Go or `write` has stored under a store key.
+    def read(self, data: bytes) -> GoSession:
+        """Read what Go or `write` has stored.
 
         Raises:
             UndecodableRecord: it can't be read, or holds what a session of Coatcheck's can't hold.
         """
         try:
             pairs = self._serializer.loads(data)
-            metadata = self._read_metadata(store_key, pairs.pop(METADATA_KEY, None))
+            metadata = self._read_metadata(pairs.pop(METADATA_KEY, None))
             plain_values = self._named(pairs)
             native = self._native(plain_values)
         except (ValueError, SessionError) as error:
@@ -255,8 +256,8 @@ class GoSessions:
         """
         return self._native(self._named(pairs))
 
-    def _read_metadata(self, store_key: str, text: Any) -> _Metadata | None:
-        """Read what Coatcheck keeps for itself. None if there is nothing, or it is not what Coatcheck wrote here."""
+    def _read_metadata(self, text: Any) -> _Metadata | None:
+        """Read what Coatcheck keeps for itself. None if there is nothing, or somebody else wrote it."""
         if text is None:
             return None
         try:
@@ -264,7 +265,7 @@ class GoSessions:
                 raise ValueError  # noqa: TRY301
             signed = b64decode(text.removeprefix(_VERSION), altchars="-_", validate=True)
             mac, encoded = signed[:_MAC_BYTES], signed[_MAC_BYTES:]
-            if not any(hmac.compare_digest(mac, _mac(key, store_key, encoded)) for key in self._signing_keys):
+            if not any(hmac.compare_digest(mac, _mac(key, encoded)) for key in self._signing_keys):
                 return None
             return _decode_metadata(encoded)
         except (ValueError, msgspec.MsgspecError):
@@ -291,11 +292,10 @@ class GoSessions:
 
     # --- writing --------------------------------------------------------------------------------------------------
 
-    def write(self, store_key: str, revision: bytes, record: Record, replacing: GoSession | None = None) -> bytes:
+    def write(self, revision: bytes, record: Record, replacing: GoSession | None = None) -> bytes:
         """Give the bytes to store, which Go can read.
 
         Args:
-            store_key: where they are to be stored.
             revision: what the record has to be known by.
             record: what to store.
             replacing: what is there now. A new value gets the Go type of the one that it replaces, if it fits.
@@ -314,7 +314,7 @@ class GoSessions:
         times = (record.created_at_ms, record.updated_at_ms, record.renewed_at_ms)
         metadata = _Metadata(revision, _digest(native), *times, record.remember, record.login, record.limits)
         encoded = _encode_metadata(metadata)
-        signed = _mac(self._signing_keys[0], store_key, encoded) + encoded
+        signed = _mac(self._signing_keys[0], encoded) + encoded
         pairs[METADATA_KEY] = _VERSION + urlsafe_b64encode(signed).decode("ascii")
         data = self._serializer.dumps(pairs)
         self._check_length(data, pairs)
@@ -397,8 +397,8 @@ def _flash_list(key: str, messages: Any) -> list[Any]:
     return messages
 
 
-def _mac(key: bytes, store_key: str, encoded: bytes) -> bytes:
-    return hmac.digest(key, store_key.encode() + encoded, "sha256")[:_MAC_BYTES]
+def _mac(key: bytes, encoded: bytes) -> bytes:
+    return hmac.digest(key, encoded, "sha256")[:_MAC_BYTES]
 
 
 def _encoded(name: str, value: Any) -> Raw:

@@ -245,7 +245,7 @@ class _Layout:
         of_go_alone: dict[int, GoSession] = {}
         for position, key in enumerate(store_keys):
             data = next(replies) if _is_session(key) else None
-            seen = self._look(key, (data, next(replies)))
+            seen = self._look((data, next(replies)))
             if isinstance(seen, GoSession) and not seen.is_known:
                 of_go_alone[position] = seen
             found.append(self._native(key, seen) if isinstance(seen, GoSession) else seen)
@@ -272,7 +272,7 @@ class _Layout:
         """Replace a session that has this revision, which its bytes tell. So they are read, and then compared whole."""
         keys = self._keys(store_key)
         there: Pair = _pair((yield self._load(keys)))
-        seen = self._look(store_key, there)
+        seen = self._look(there)
         if not isinstance(seen, GoSession) or seen.revision != revision:
             return self._newer(store_key, there)
         place, new_data = self._stored(store_key, record, seen)
@@ -282,7 +282,7 @@ class _Layout:
 
     def touch(self, store_key: str, ttl_ms: int) -> Steps[bytes | None]:
         there: Pair = yield Ask(run_script(_TOUCH, self._keys(store_key), ttl_ms, read=_pair, is_repeatable=True))
-        seen = self._look(store_key, there)
+        seen = self._look(there)
         if not isinstance(seen, GoSession):
             return seen
         found = self._native(store_key, seen)
@@ -326,7 +326,7 @@ class _Layout:
 
     # --- translation ----------------------------------------------------------------------------------------------
 
-    def _look(self, store_key: str, there: Pair) -> GoSession | bytes | None:
+    def _look(self, there: Pair) -> GoSession | bytes | None:
         """Read what is there under both keys of an ID. That the session has moved counts more than what Go keeps.
 
         Gives what is handed over as it is, unless it is a session.
@@ -335,7 +335,7 @@ class _Layout:
         if moved is not None or data is None:
             return moved
         try:
-            return self._sessions.read(store_key, data)
+            return self._sessions.read(data)
         except UndecodableRecord as error:
             return records.set_aside(str(error))
 
@@ -350,7 +350,7 @@ class _Layout:
         return records.encode(store_key, session.revision, record)
 
     def _found(self, store_key: str, there: Pair) -> bytes | None:
-        seen = self._look(store_key, there)
+        seen = self._look(there)
         return self._native(store_key, seen) if isinstance(seen, GoSession) else seen
 
     def _newer(self, store_key: str, there: Pair) -> WriteResult:
@@ -361,7 +361,7 @@ class _Layout:
         """Give the place and the bytes for a record that the rules have made."""
         revision, record = records.decode(store_key, data)
         if isinstance(record, Record):
-            return _SESSION, self._sessions.write(store_key, revision, record, replacing)
+            return _SESSION, self._sessions.write(revision, record, replacing)
         return _MOVED, data
 
 
