@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMappi
 from datetime import timedelta
 from functools import partial
 from typing import Any, Final, TypeAlias
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from coatcheck import outage
 from coatcheck.devices import Device
@@ -300,9 +300,9 @@ def request_of(scope: Scope) -> Request:
     # Servers need not give the raw path, and Starlette's TestClient left the query on it for long.
     path: bytes = (scope.get("raw_path") or b"").partition(b"?")[0] or scope["path"].encode()
     target = path.decode("latin-1")
-    root: str = quote(scope.get("root_path", ""))
-    if root and not is_below(target, root):  # a proxy took it away, and the application says that it is there
-        target = root + target
+    root: str = scope.get("root_path", "")
+    if root and not is_below(unquote(target), root):  # a proxy took it away, and the application says that it is there
+        target = quote(root) + target
     if scope.get("query_string"):
         target += "?" + scope["query_string"].decode("latin-1")
     return Request(

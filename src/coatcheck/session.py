@@ -200,7 +200,17 @@ class BaseSession(MutableMapping[str, Any]):
         self._lifecycle.log_in(work, user_id, remember=remember)
 
     def logout(self, *, keep: Iterable[str] = ()) -> None:
-        """End the session, like `destroy()`. The values of `keep` go on in a new session that is nobody's."""
+        """End the session, like `destroy()`. The values of `keep` go on in a new session that is nobody's.
+
+        Args:
+            keep: keys, such as `["cart"]`.
+
+        Raises:
+            TypeError: it is a single text.
+        """
+        if isinstance(keep, str):
+            msg = f"logout(keep=…): expected a list of keys, got the text {keep!r:.80}; put it into a list"
+            raise TypeError(msg)
         kept = {key: self[key] for key in keep if key in self}
         self.destroy()
         if kept:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import logging
 import os
 import threading
 import time
@@ -42,6 +43,8 @@ from coatcheck.turns import Turns
 from coatcheck.users import Watched, epoch_key, tag_of, user_tag
 from coatcheck.watching import Watch
 from coatcheck.working_copy import WorkingCopy
+
+logger: Final = logging.getLogger("coatcheck")
 
 T = TypeVar("T")
 StoreT = TypeVar("StoreT", AsyncStore, SyncStore)
@@ -603,7 +606,8 @@ class Sessions(_Sessions[AsyncStore, Session]):
     async def close(self) -> None:
         """Close the store's connections. They open anew if the store is used again."""
         loop = asyncio.get_running_loop()
-        await asyncio.gather(*(task for task in self._to_end if task.get_loop() is loop), return_exceptions=True)
+        under_way = [task for task in list(self._to_end) if task.get_loop() is loop]
+        await asyncio.gather(*under_way, return_exceptions=True)
         await self.store.close()
         for source in self._sources:
             if source.records is not None:
@@ -818,6 +822,8 @@ def _log_failure(task: asyncio.Task[None]) -> None:
     error = None if task.cancelled() else task.exception()
     if isinstance(error, StoreUnavailable):
         log_loss(error)
+    elif error is not None:
+        logger.error("What a cancelled request had to tidy up has failed", exc_info=error)
 
 
 def _check_found(session: BaseSession, token: str | New | None) -> None:

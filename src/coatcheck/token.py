@@ -9,6 +9,7 @@ be loaded together with the session, in one round trip.
 from __future__ import annotations
 
 import hmac
+import logging
 import secrets
 from binascii import Error as Base64Error
 from binascii import a2b_base64, b2a_base64
@@ -18,6 +19,8 @@ from hmac import compare_digest
 from typing import Final, Protocol
 
 from msgspec import Struct
+
+from coatcheck.log_lines import RareLine
 
 _ID_BYTES: Final = 32
 _TIME_BYTES: Final = 5
@@ -93,6 +96,12 @@ class _PresentedID(SessionID):
         return _decoded(self._token)[:_ID_BYTES]
 
 
+_FOREIGN: Final = (
+    "A cookie %s has the form of ours, and is signed by none of this process's secret keys. If it is not forged, "
+    "another process has other keys, or a key was taken away while its cookies were in use"
+)
+
+
 class VerifiedToken(Struct, frozen=True):
     """What a genuine token says."""
 
@@ -146,11 +155,13 @@ class TokenSigner:
     to say in any case.
     """
 
-    __slots__ = ("_keys", "_older", "_recent")
+    __slots__ = ("_cookie_name", "_foreign", "_keys", "_older", "_recent")
 
     carry_sessions = False
 
     def __init__(self, secret_keys: Sequence[bytes], cookie_name: str) -> None:
+        self._cookie_name = cookie_name
+        self._foreign = RareLine(logging.WARNING, _FOREIGN)
         purpose = b"coatcheck token 1\x00" + cookie_name.encode()
         self._keys = tuple(_Key(hmac.digest(key, purpose, "sha256")) for key in secret_keys)
         self._recent: dict[bytes, _Genuine] = {}
@@ -194,6 +205,7 @@ class TokenSigner:
                 issued_at = int.from_bytes(signed[_ID_BYTES:_TAG_FROM], "big")
                 return _Genuine(SessionID(signed[:_ID_BYTES]).store_key, issued_at, signed[_TAG_FROM:], by_older_key)
             by_older_key = True
+        self._foreign.write(self._cookie_name)
         return None
 
 

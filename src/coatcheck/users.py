@@ -144,7 +144,7 @@ class Users:
             since_ms = entries[replacing].since_ms if replacing in entries else entered_at_ms
             others = {other: entry for other, entry in entries.items() if other not in (store_key, replacing)}
             leaving = yield from self._make_room(others, epoch, ended, is_login=is_login)
-            kept = {other: entry for other, entry in entries.items() if other not in leaving}
+            kept = {other: entry for other, entry in (entries | others).items() if other not in leaving}
             index = UserIndex(kept | {store_key: IndexEntry(since_ms, ends_at_ms, entered_at_ms)})
             base = yield from self._keeper.swap(key, base, index, self._index_ttl_ms(index))
             if base[1] is index:
@@ -154,15 +154,21 @@ class Users:
     def _make_room(self, others: Entries, epoch: int, ended: list[str], *, is_login: bool) -> Steps[set[str]]:
         """Give the entries that may go: dead ones, and where the user has too many sessions, the oldest.
 
-        The latter are ended, and added to `ended`.
+        The latter are ended, and added to `ended`. Those of `others` that outlive their entry get a later end.
         """
         limit = self._max_sessions if is_login else None
         is_full = limit is not None and len({entry.since_ms for entry in others.values()}) >= limit
         # An entry says when the session ends by the lifetime of its login. Whether it has, only the session can tell.
-        is_overdue = any(entry.ends_at_ms <= self._keeper.now_ms() for entry in others.values())
-        if not (is_full or is_overdue) and (not others or len(others) % _PRUNE_EVERY):
+        now_ms = self._keeper.now_ms()
+        overdue = {other: entry for other, entry in others.items() if entry.ends_at_ms <= now_ms}
+        is_to_prune = not overdue and not len(others) % _PRUNE_EVERY
+        looked_at = others if is_full or is_to_prune else overdue
+        if not looked_at:
             return set()
-        leaving = yield from self._dead(others, epoch)
+        leaving = yield from self._dead(looked_at, epoch)
+        for other in overdue.keys() - leaving:
+            # It goes by a longer lifetime than that of its login. So it is not looked at by each one from now on.
+            others[other] = replace(others[other], ends_at_ms=now_ms + self._keeper.lifetime_ms)
         # A session that is being renewed has two keys, and one age.
         ages = sorted({entry.since_ms for other, entry in others.items() if other not in leaving})
         too_many = 0 if limit is None else len(ages) - limit + 1

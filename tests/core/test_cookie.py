@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from coatcheck import CookieConfig
 from coatcheck.cookie import CookieReader, CookieWriter
 from coatcheck.events import Event, Events
 from coatcheck.headers import TEXT
+from coatcheck.testing import ManualClock
 
 READER = CookieReader(CookieConfig())
 
@@ -86,7 +88,7 @@ def test_a_cookie_is_deleted_with_the_attributes_that_it_was_set_with(config: Co
     [
         "__Host-session=", "__Host-session=A", "__Host-session=" + "A" * 92, "__Host-session=" + "A" * 100_000,
         "__Host-session=\x00", "__Host-session=../../etc/passwd", "{name}={other_name}", "{name}={retired}",
-        "{name}={cut}",
+        "{name}={cut}", "__Host-session=" + "*" * 92,
     ],
 )  # fmt: skip
 def test_a_bad_cookie_is_no_session_costs_the_store_nothing_and_is_cleared_once(
@@ -109,13 +111,26 @@ def test_a_bad_cookie_is_no_session_costs_the_store_nothing_and_is_cleared_once(
     assert "=; Max-Age=0" in (face.respond(session) or "")
     assert face.respond(session) is None
     assert calls == []
-    assert caplog.records == []
+    has_our_form = any(part in cookie for part in ("A" * 92, "other_name", "retired")) and len(cookie) < 1_000
+    assert [record.getMessage()[:24] for record in caplog.records] == ["A cookie __Host-session "] * has_our_form
+    assert good not in caplog.text
+
+
+def test_cookies_of_keys_that_a_process_does_not_have_fill_no_log(kind: Kind, caplog: pytest.LogCaptureFixture) -> None:
+    """Else nothing would tell that two processes have different keys, and users are logged out now and then."""
+    face = Face(kind, "memory://")
+    token = Face(kind, "memory://", secret_keys=[OLD_KEY]).new(user="alice")
+    for _ in range(3):
+        assert face.request(token).is_new
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert "secret keys" in line
+    assert token not in line
 
 
 @pytest.mark.parametrize(
     "cookie",
     [
-        "; ".join(["{name}={good}"] * 20), "{name}={good}; {name}={good}", "{name}={good}; {name}={rival}",
+        "; ".join(["{name}={good}"] * 20), "{name}={good}; {name}={rival}",
         "{name}={good}; " + "; ".join(["{name}=planted"] * 8),
     ],
 )  # fmt: skip
@@ -130,6 +145,23 @@ def test_ambiguous_cookies_are_no_session_and_ours_is_not_cleared_for_a_planted_
     assert session.get("user") is None
     assert face.respond(session) is None
     assert [event.reason for event in seen] == ["ambiguous"]
+
+
+def test_two_cookies_of_one_session_are_not_ambiguous_and_the_newest_counts(kind: Kind) -> None:
+    """A browser has two when the cookie's domain was changed: the old one is never replaced by the new one."""
+    clock = ManualClock()
+    face = Face(kind, "memory://", clock=clock)
+    old = face.new(user="alice")
+    clock.advance(timedelta(hours=1))
+    session = face.request(old)
+    assert session["user"] == "alice"
+    new = (face.respond(session) or "").partition("=")[2].partition(";")[0]
+    assert new != old
+    for both in (f"__Host-session={old}; __Host-session={new}", f"__Host-session={new}; __Host-session={old}"):
+        session = face.sessions.begin([both.encode()])
+        face.run(session.load())
+        assert session["user"] == "alice"
+        assert face.respond(session) is None, "by the newest, nothing is due"
 
 
 def test_a_genuine_cookie_beside_forged_ones_is_accepted(kind: Kind) -> None:

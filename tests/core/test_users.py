@@ -799,3 +799,33 @@ def test_a_user_agent_is_bounded_and_printable() -> None:
     assert device.user_agent is not None
     assert device.user_agent.startswith("a\ufffd\ufffdbxxx")
     assert len(device.user_agent) == 256
+
+
+@pytest.mark.parametrize("lifetime_is_raised", [False, True])
+def test_a_login_does_not_read_all_of_its_users_sessions_because_some_are_past_the_lifetime_of_their_login(
+    kind: Kind, lifetime_is_raised: bool
+) -> None:
+    clock = ManualClock()
+    day = timedelta(days=1)
+    face = Face(kind, "memory://", clock=clock, idle_timeout=day, lifetime=day)
+    for _ in range(50):
+        log_in(face)
+        clock.advance(day / 45)
+    if lifetime_is_raised:
+        face = Face(kind, face.sessions.store, clock=clock, idle_timeout=3 * day, lifetime=9 * day)
+    read: list[str] = []
+    store: Any = face.sessions.store
+    load = store.load
+
+    def counted(*keys: str) -> Any:
+        read.extend(keys)
+        return load(*keys)
+
+    store.load = counted
+    costs = []
+    for _ in range(10):
+        read.clear()
+        log_in(face)
+        costs.append(len(read))
+        clock.advance(day / 45)
+    assert max(costs[1:]) < 12, costs

@@ -11,7 +11,7 @@ import pytest
 
 from coatcheck.errors import StoreUnavailable
 from coatcheck.stores.redis.commands import Command, Commands
-from coatcheck.stores.redis.gathering import MAX_BATCH, MAX_UNDER_WAY, Gatherer
+from coatcheck.stores.redis.gathering import MAX_BATCH, MAX_UNDER_WAY, MIN_BATCH, Gatherer
 
 pytestmark = pytest.mark.anyio
 
@@ -175,14 +175,17 @@ async def test_nobody_waits_for_longer_than_patience_to_be_sent(server: Server) 
     assert server.batches == []
 
 
-class SlowConnection(Server):
-    """Needs a while for each command, by the clock of a gatherer."""
+RECORD = b"r" * 50_000
 
-    def __init__(self, patience_s: float, seconds_each: float) -> None:
+
+class SlowConnection(Server):
+    """Carries so many records a second, by the clock of a gatherer, after so long a way. Fails after the patience."""
+
+    def __init__(self, each_s: float, *, way_s: float = 0.0, record: bytes = RECORD) -> None:
         super().__init__()
         self.now = 0.0
-        self.seconds_each = seconds_each
-        self.gatherer = Gatherer(self.send, patience_s)
+        self.each_s, self.way_s, self.record = each_s, way_s, record
+        self.gatherer = Gatherer(self.send, 1)
         loop: Any = self.gatherer._loop
         clock: Any = SimpleNamespace(
             time=lambda: self.now,
@@ -191,8 +194,10 @@ class SlowConnection(Server):
         self.gatherer._loop = clock
 
     async def send(self, commands: list[Command[Any]]) -> list[Any]:
-        self.now += len(commands) * self.seconds_each
-        return await super().send(commands)
+        self.batches.append([command.name for command in commands])
+        took_s = self.way_s + len(commands) * self.each_s
+        self.now += min(took_s, 1)
+        return [[self.record] if took_s <= 1 else StoreUnavailable("no answer in time") for _ in commands]
 
     async def ask(self, count: int) -> list[int]:
         """Ask for so much at once. Gives the sizes of the batches."""
@@ -203,33 +208,45 @@ class SlowConnection(Server):
 
 async def test_batches_are_smaller_while_a_connection_is_too_slow_for_large_ones() -> None:
     """One that takes longer than a command may fails as a whole, the answers that have arrived included."""
-    connection = SlowConnection(patience_s=1, seconds_each=0.01)
+    connection = SlowConnection(0.01)
     assert await connection.ask(80) == [80]  # takes 0.8 s
     assert await connection.ask(80) == [40, 40]
-    connection.seconds_each = 0.02
+    connection.each_s = 1
+    assert await connection.ask(40) == [40]  # which fails
     assert await connection.ask(20) == [20]
-    assert await connection.ask(80) == [40, 20]  # the last 20 have waited for 1.2 s then
-    assert await connection.ask(60) == [20, 20, 20]
-    connection.seconds_each = 10
-    assert [await connection.ask(1) for _ in range(3)] == [[1]] * 3
-    assert await connection.ask(3) == [1]  # the others have waited for too long
+    assert await connection.ask(20) == [MIN_BATCH, 4]  # and no smaller
 
 
-async def test_batches_grow_again_when_the_connection_is_fast_again() -> None:
-    connection = SlowConnection(patience_s=1, seconds_each=0.1)
-    assert await connection.ask(8) == [8]
-    assert await connection.ask(8) == [4, 4]
-    connection.seconds_each = 0.0001
+async def test_what_took_long_for_its_bytes_makes_the_next_ones_smaller_and_never_too_small() -> None:
+    connection = SlowConnection(0.02)
+    sizes = [size for _ in range(6) for size in await connection.ask(MAX_BATCH)]
+    assert sizes[0] == MAX_BATCH
+    assert min(sizes) >= MIN_BATCH
+    assert max(sizes[3:]) * connection.each_s <= 1, "each is answered in time"
+
+
+@pytest.mark.parametrize("way_s", [0.3, 0.6, 0.9])
+async def test_a_long_way_is_no_reason_for_smaller_batches(way_s: float) -> None:
+    """Fewer commands would arrive no sooner, and all others would wait."""
+    connection = SlowConnection(0, way_s=way_s, record=b"a small one")
+    for _ in range(5):
+        assert await connection.ask(MAX_BATCH) == [MAX_BATCH]
+
+
+async def test_batches_grow_again_when_nothing_is_slow_any_more() -> None:
+    connection = SlowConnection(1)
+    for _ in range(6):
+        await connection.ask(MAX_BATCH)
+    connection.each_s, connection.way_s = 0, 0.4
     assert await connection.ask(3) == [3], "that was no whole batch, and tells nothing of a larger one"
-    assert await connection.ask(100) == [4, 8, 16, 32, 40]
-    await connection.ask(10 * MAX_BATCH)
-    assert max(map(len, connection.batches)) == MAX_BATCH
+    connection.way_s = 0.01
+    sizes = await connection.ask(10 * MAX_BATCH)
+    assert sizes[:5] == [MIN_BATCH, 2 * MIN_BATCH, 4 * MIN_BATCH, 8 * MIN_BATCH, MAX_BATCH]
 
 
 async def test_those_who_have_waited_for_too_long_take_no_place_in_a_batch() -> None:
-    connection = SlowConnection(patience_s=1, seconds_each=10)
-    assert await connection.ask(1) == [1]  # one at a time from now on
-    connection.seconds_each = 0
+    connection = SlowConnection(0)
+    connection.gatherer._limit = 1
     late = [connection.gatherer.ask(load(number)) for number in range(5)]
     connection.now += 2
     assert await connection.ask(1) == [1]

@@ -15,6 +15,7 @@ from replica_sets import ReplicaSet
 from servers import free_port
 
 from coatcheck.errors import StoreUnavailable
+from coatcheck.stores.protocol import Outcome
 from coatcheck.stores.redis import async_servers, sync_servers
 from coatcheck.stores.redis.commands import Commands
 from coatcheck.stores.redis.connections import Limits, connecting
@@ -340,6 +341,19 @@ def test_what_was_redirected_is_followed_one_by_one_and_the_rest_stays_together(
         assert await _deliver(library, lane, *map(_load, "abc")) == [[b"A"], [b"alone"], [b"C"]]
         assert library.carried == [("GET", "coatcheck:b")]
         assert lane.sent[1:] == ([] if first[0] == b"A" else [[("GET", "coatcheck:a"), ("GET", "coatcheck:c")]])
+
+    asyncio.run(run())
+
+
+def test_nobody_waits_for_the_map_of_the_slots_where_it_is_not_to_blame() -> None:
+    """A node that was started anew has not the script, and another one may be silent meanwhile."""
+
+    async def run() -> None:
+        library = ClusterLibrary()
+        library.map_is_read.clear()
+        unknown = redis.exceptions.NoScriptError("NOSCRIPT")
+        assert await asyncio.wait_for(_deliver(library, OneLane([unknown], [1]), UPDATE), 30) == [Outcome.DONE]
+        assert library.reads == []
 
     asyncio.run(run())
 

@@ -732,3 +732,40 @@ def test_a_store_is_used_again_after_an_error(store: SyncSQLiteStore, path: Path
     other.close()
     assert store.load(KEY) == [RECORD]
     assert store.create("1" * 40, RECORD, HOUR_MS) is True
+
+
+def test_a_read_does_not_wait_for_writes_when_it_looks_whether_the_file_is_still_there(path: Path) -> None:
+    clock = ManualClock()
+
+    async def run() -> None:
+        store = SQLiteStore(path, clock=clock)
+        await store.create(KEY, RECORD, 60_000)
+        other = sqlite3.connect(path, isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        write = asyncio.create_task(store.create("1" * 40, RECORD, 60_000))
+        await asyncio.sleep(0)  # from now on the store's own thread waits
+        clock.advance(timedelta(seconds=2))
+        assert await store.load(KEY) == [RECORD]
+        assert not write.done()
+        other.execute("ROLLBACK")
+        other.close()
+        assert await write
+        await store.close()
+
+    asyncio.run(run())
+
+
+def test_a_read_is_done_again_that_the_handler_of_a_signal_has_interrupted_by_a_fork(
+    store: SyncSQLiteStore,
+) -> None:
+    store.create(KEY, RECORD, 60_000)
+    assert store.load(KEY) == [RECORD]
+    reader = store._current._of_thread.reader
+
+    def execute(*_: object) -> None:
+        reader.close()  # as a fork does
+        message = "Cannot operate on a closed database."
+        raise sqlite3.ProgrammingError(message)
+
+    reader.execute = execute
+    assert store.load(KEY) == [RECORD]

@@ -386,6 +386,29 @@ async def test_a_logout_holds_when_the_request_is_cancelled_again_and_again(how:
             pass
 
 
+class BrokenStore(FarStore):
+    async def delete(self, key: str) -> bytes | None:
+        await super().delete(key)
+        raise ZeroDivisionError
+
+
+async def test_a_logout_that_fails_when_nobody_waits_for_it_any_more_is_in_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    site = Site(BrokenStore())
+    await site.log_in()
+
+    async def logs_out(session: Session, _exchange: Exchange) -> None:
+        session.logout()
+        scope.cancel()
+        await asyncio.Event().wait()
+
+    with anyio.CancelScope() as scope:
+        await site.get(logs_out)
+    await site.sessions.close()
+    assert "ZeroDivisionError" in caplog.text
+
+
 async def test_an_error_of_the_session_reaches_the_application_before_the_response_starts(site: Site) -> None:
     await site.log_in()
 
@@ -830,12 +853,17 @@ def test_the_target_of_a_request_has_its_query_once(raw_path: bytes | None) -> N
 
 
 @pytest.mark.parametrize(
-    ("path", "target"), [("/orders", "/api/orders"), ("/api/orders", "/api/orders"), ("/apis", "/api/apis")]
-)
+    ("root", "path", "target"),
+    [
+        ("/api", "/orders", "/api/orders"), ("/api", "/api/orders", "/api/orders"), ("/api", "/apis", "/api/apis"),
+        ("/@ann", "/@ann/inbox", "/@ann/inbox"), ("/a b", "/a%20b/c", "/a%20b/c"), ("/caf\xe9", "/c", "/caf%C3%A9/c"),
+        ("/caf\xe9", "/caf%c3%a9/c", "/caf%c3%a9/c"),
+    ],
+)  # fmt: skip
 def test_the_target_of_a_request_has_what_a_proxy_took_away_and_the_application_knows_of(
-    path: str, target: str
+    root: str, path: str, target: str
 ) -> None:
-    scope = {"type": "http", "path": path, "raw_path": path.encode(), "root_path": "/api", "headers": []}
+    scope = {"type": "http", "path": path, "raw_path": path.encode(), "root_path": root, "headers": []}
     assert request_of(scope).target == target
 
 

@@ -36,6 +36,13 @@ _NO_TOKEN: Final = "This request carries no CSRF token"  # noqa: S105 (a message
 _WRONG_TOKEN: Final = "The CSRF token of this request is not valid, or no longer"  # noqa: S105
 _ADVICE: Final = "Go back, reload the page, and send it again."
 
+_TO_DO: Final = {
+    "csrf_origin": "it comes from another site's page, or a proxy changed its Host header: see trusted_origins",
+    "csrf_token_missing": "put csrf_field() into the form, or send csrf_token() as X-CSRF-Token",
+    "csrf_token_wrong": "the page may be from before a login or logout; it has to be loaded anew",
+}
+"""What a log line says besides the code of a refusal."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
@@ -72,9 +79,9 @@ class CsrfPolicy:
 
     def __init__(self, trusted_origins: Iterable[str] = (), exempt: Iterable[str] = (), *, tokens: bool = True) -> None:
         self.has_tokens = tokens
-        self._trusted = frozenset(map(_checked_origin, _several("trusted_origins", trusted_origins)))
-        self._exempt = tuple(map(_checked_path, _several("exempt", exempt)))
-        self._log = RareLine(logging.WARNING, "A %.20r request for %.200r was refused: %s")
+        self._trusted = frozenset(map(_checked_origin, several("trusted_origins", trusted_origins)))
+        self._exempt = tuple(map(_checked_path, several("exempt", exempt)))
+        self._log = RareLine(logging.WARNING, "A %.20r request for %.200r was refused: %s (%s)")
 
     def concerns(self, method: str, path: str) -> bool:
         """Tell whether a request has to be looked at."""
@@ -125,9 +132,10 @@ class CsrfPolicy:
     def answer(self, error: CsrfRefused, request: Request) -> Refusal:
         """Give the answer to a request that was refused: 403, as a page for people and as JSON for programs."""
         path = request.target.partition("?")[0]  # in a query there may be secrets, such as a new password's token
-        self._log.write(request.method, path, error.code)
+        self._log.write(request.method, path, error.code, _TO_DO[error.code])
         if request.is_browsing():
-            body = _PAGE.replace("MESSAGE", escape(str(error))).encode()
+            advice = "" if error.code == "csrf_origin" else f"<p>{_ADVICE}</p>"  # which would not help there
+            body = _PAGE.replace("MESSAGE", escape(str(error))).replace("ADVICE", advice).encode()
             return Refusal(403, text_headers("text/html; charset=utf-8", body), body)
         body = json.dumps({"error": error.code, "message": str(error)}).encode()
         return Refusal(403, text_headers("application/json", body), body)
@@ -151,7 +159,8 @@ def _is_own(origin: str, attempt: Attempt) -> bool:
     return host.removesuffix(port) == attempt.host.lower().removesuffix(port) != ""
 
 
-def _several(name: str, texts: Iterable[str]) -> list[str]:
+def several(name: str, texts: Iterable[str]) -> list[str]:
+    """Give the texts of a setting. Raises ConfigurationError for a single one, which would be taken for its letters."""
     if isinstance(texts, str):
         msg = f"{name}: expected a list, got the text {texts!r:.80}; put it into a list"
         raise ConfigurationError(msg)
@@ -176,23 +185,23 @@ def _checked_path(path: str) -> str:
     return path
 
 
-_PAGE: Final = f"""<!doctype html>
+_PAGE: Final = """<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>Not accepted</title>
 <style>
-:root {{ color-scheme: light dark; font: 1.05rem/1.6 system-ui, sans-serif }}
-main {{ max-width: 34rem; margin: 18vh auto 0; padding: 0 1.5rem }}
-h1 {{ font-size: 1.5rem }}
+:root { color-scheme: light dark; font: 1.05rem/1.6 system-ui, sans-serif }
+main { max-width: 34rem; margin: 18vh auto 0; padding: 0 1.5rem }
+h1 { font-size: 1.5rem }
 </style>
 </head>
 <body>
 <main>
 <h1>This was not accepted</h1>
 <p>MESSAGE. Nothing was changed.</p>
-<p>{_ADVICE}</p>
+ADVICE
 </main>
 </body>
 </html>

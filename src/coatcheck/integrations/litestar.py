@@ -28,7 +28,7 @@ from coatcheck.asgi import (
 )
 from coatcheck.csrf import Csrf
 from coatcheck.csrf.asgi import CsrfMiddleware
-from coatcheck.csrf.policy import wants_tokens
+from coatcheck.csrf.policy import several, wants_tokens
 from coatcheck.csrf.tokens import HiddenField, csrf_field, csrf_token
 from coatcheck.errors import ConfigurationError, LoginRequired, MissingExtra, StoreUnavailable, UnsupportedValue
 from coatcheck.guard import Guard, check_login
@@ -305,11 +305,11 @@ def _define(kind: Callable[..., ASGIApp], **options: Any) -> DefineMiddleware:
 def _csrf_middleware(
     name: str, trusted_origins: Iterable[str], exempt: Iterable[str], *, tokens: bool
 ) -> DefineMiddleware:
-    origins, paths = tuple(trusted_origins), tuple(exempt)
+    origins, paths = several("trusted_origins", trusted_origins), several("csrf_exempt", exempt)
 
     async def nothing(*_: object) -> None: ...
 
-    CsrfMiddleware(nothing, trusted_origins=trusted_origins, exempt=exempt, tokens=tokens)  # to say now what is wrong
+    CsrfMiddleware(nothing, trusted_origins=origins, exempt=paths, tokens=tokens)  # to say now what is wrong
     return _define(CsrfMiddleware, trusted_origins=origins, exempt=paths, tokens=tokens, name=name)
 
 

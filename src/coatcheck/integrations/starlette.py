@@ -15,7 +15,7 @@ from coatcheck import outage
 from coatcheck.asgi import POLICY_VIOLATION, SCOPE_KEY, SessionMiddleware, request_of
 from coatcheck.csrf import Csrf, csrf_field, csrf_token
 from coatcheck.csrf.asgi import CsrfMiddleware
-from coatcheck.csrf.policy import wants_tokens
+from coatcheck.csrf.policy import CsrfPolicy, several, wants_tokens
 from coatcheck.errors import ConfigurationError, LoginRequired, MissingExtra, StoreUnavailable
 from coatcheck.guard import Guard, check_login
 from coatcheck.mounting import Load, check_sessions, is_eager
@@ -82,7 +82,8 @@ def add_sessions(  # noqa: PLR0913 (they are the settings)
     prepare_mounted(app, partial(_prepare, answer, outage.OutageLog()))
     tokens = wants_tokens(csrf)
     if csrf:
-        origins, exempt = tuple(trusted_origins), tuple(csrf_exempt)
+        origins, exempt = several("trusted_origins", trusted_origins), several("csrf_exempt", csrf_exempt)
+        CsrfPolicy(origins, exempt)  # so that what can't work is known now
         app.add_middleware(CsrfMiddleware, trusted_origins=origins, exempt=exempt, tokens=tokens)
     app.add_middleware(SessionMiddleware, sessions=sessions, load=load, while_down=while_down)
 

@@ -69,6 +69,9 @@ _MAX_BATCH: Final = 512
 _BUSY_TIMEOUT_S: Final = 5.0
 """How long a transaction waits for another process's. A write may have to wait for its own process's before that."""
 
+_LONGEST_HOLD_S: Final = 4 * _BUSY_TIMEOUT_S
+"""How long to wait for writes that are under way before the connections are closed all the same."""
+
 _WAL_PAUSE_S: Final = 0.05
 
 _LOOK_EVERY_MS: Final = 1_000
@@ -173,6 +176,8 @@ class _Database:
                     if not reader.is_closed:
                         return [reader.execute(query, parameters).fetchall() for parameters in rows_wanted]
             except sqlite3.Error as error:
+                if reader.is_closed:  # by the handler of a signal, which has forked in the middle of the query
+                    continue
                 reader.is_closed = True
                 raise self._store_error(error) from error
             finally:
@@ -223,7 +228,7 @@ class _Database:
 
     async def open_in_thread(self) -> None:
         """Open the file in the store's own thread, where a read would have to: it may wait for other processes."""
-        if self._writer is None or self._is_time_to_look(self.now_ms()):
+        if self._writer is None or (self._is_time_to_look(self.now_ms()) and self._has_moved()):
             try:
                 await asyncio.wrap_future(self._own_thread().submit(self._open_what_is_there))
             except sqlite3.Error as error:
@@ -364,9 +369,12 @@ class _Database:
 
     def _leave_moved_file(self) -> None:
         """Close all connections where the path leads elsewhere by now. The next one opens, or makes, what is there."""
-        if self._file is not None and self._file != _identity(self._path):
+        if self._has_moved():
             with ExitStack() as locks:
                 self.hold_closed(locks)
+
+    def _has_moved(self) -> bool:
+        return self._file is not None and self._file != _identity(self._path)
 
     def _note_file(self) -> None:
         """Note which file is about to be opened. The caller holds `_opening`."""
@@ -386,8 +394,11 @@ class _Database:
 
     def hold_closed(self, locks: ExitStack) -> None:
         """Close every connection, after the writes that are under way. None is opened before the locks are released."""
-        locks.enter_context(self._committing)
-        locks.enter_context(self._opening)
+        for lock in (self._committing, self._opening):
+            # For so long, and no longer: the handler of a signal may fork while its thread opens the file, for which
+            # the thread that commits may wait.
+            if lock.acquire(timeout=_LONGEST_HOLD_S):
+                locks.callback(lock.release)
         self._drop_writer()
         self._close_readers()
         self._file = None

@@ -278,8 +278,9 @@ class _Cluster:
 
     async def _moved(self, node: str, exchange: Exchange) -> list[int]:
         """Give the places of what is sent again and belongs to another node by now."""
-        self._look_for_others(node)
-        await self._lookout.wait(self._limits.command_timeout_s)
+        if exchange.may_have_moved:
+            self._look_for_others(node)
+            await self._lookout.wait(self._limits.command_timeout_s)
         return exchange.places(partial(is_elsewhere, self._client, node, exchange.redirected))
 
     async def _carry_alone(self, arguments: tuple[Any, ...]) -> Reply:

@@ -19,6 +19,7 @@ from coatcheck.stores.redis.failures import (
     NotSent,
     errors_among,
     explained,
+    is_of_place,
     is_redirection,
     is_worth_another_try,
     names_of,
@@ -40,9 +41,10 @@ class Exchange:
         merges: whether all loads are one MGET. In a Cluster, a command can't name keys of several slots.
         attempt: 0 for the first.
         redirected: the keys that another node of the Cluster was said to have.
+        may_have_moved: whether what failed before may be because other nodes have the keys by now.
     """
 
-    __slots__ = ("_merges", "_names", "attempt", "commands", "has_failed", "redirected", "sent")
+    __slots__ = ("_merges", "_names", "attempt", "commands", "has_failed", "may_have_moved", "redirected", "sent")
 
     def __init__(
         self,
@@ -51,10 +53,12 @@ class Exchange:
         merges: bool,
         attempt: int = 0,
         redirected: Collection[str] = (),
+        may_have_moved: bool = False,
     ) -> None:
         self.commands = commands
         self.attempt = attempt
         self.redirected = redirected
+        self.may_have_moved = may_have_moved
         self.has_failed = False
         """Whether one of the answers was an error."""
         self._merges = merges
@@ -161,7 +165,13 @@ def deliver(commands: Sequence[Command[Any]], *, merges: bool, clock: Callable[[
             break
         yield pause_s
         redirected |= {command.name for place, command in pending.items() if is_redirection(results[place])}
-        exchange = Exchange(list(pending.values()), merges=merges, attempt=attempt, redirected=redirected)
+        exchange = Exchange(
+            list(pending.values()),
+            merges=merges,
+            attempt=attempt,
+            redirected=redirected,
+            may_have_moved=any(is_of_place(results[place]) for place in pending),
+        )
         outcome = _too_late() if clock() > last_moment else (yield exchange)
         for place, result in zip(pending, _came_of(exchange, outcome), strict=True):
             results[place] = result

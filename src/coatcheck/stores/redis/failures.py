@@ -26,6 +26,9 @@ _REFUSED_FOR_NOW: Final = frozenset(
 
 _REDIRECTIONS: Final = frozenset({"MovedError", "AskError"})
 
+_OF_NO_PLACE: Final = frozenset({"NoScriptError", "TryAgainError"})
+"""Answers of the right node that say nothing of any other."""
+
 _NOT_WORTH_IT: Final = frozenset(
     {
         "AuthenticationError",
@@ -120,6 +123,11 @@ def is_demoted(replies: Iterable[object]) -> bool:
 def is_redirection(error: Exception) -> bool:
     """Tell whether a node says that another one has the key."""
     return bool(names_of(error) & _REDIRECTIONS)
+
+
+def is_of_place(error: Exception) -> bool:
+    """Tell whether an error may be because another node has the key by now."""
+    return not names_of(error) & _OF_NO_PLACE
 
 
 def is_worth_another_try(command: Command[Any], error: Exception) -> bool:

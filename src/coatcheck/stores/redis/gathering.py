@@ -25,6 +25,12 @@ MAX_BATCH: Final = 256
 """Commands in one batch: what a server answers in one go, and how much a failure can concern. Fewer while the
 connection is too slow for so many."""
 
+MIN_BATCH: Final = 16
+"""Commands that a batch may have in any case."""
+
+LARGE_BYTES: Final = 262_144
+"""Of a batch that took long: with fewer, the connection's speed was not the reason. (That would be 4 Mbit/s.)"""
+
 Send: TypeAlias = Callable[[list[Command[Any]]], Awaitable[list[Any]]]
 """Sends commands, and gives each one's result or the error for it. Raises what concerns all of them."""
 
@@ -101,7 +107,7 @@ class Gatherer:
             raise
         except Exception as error:  # noqa: BLE001 (it is raised where somebody waits for it)
             results = [error] * len(answers)
-        self._learn(len(commands), self._loop.time() - left_at)
+        self._learn(commands, results, self._loop.time() - left_at)
         for answer, result in zip(answers, results, strict=True):
             if answer.done():
                 continue
@@ -110,12 +116,25 @@ class Gatherer:
             else:
                 answer.set_result(result)
 
-    def _learn(self, count: int, took_s: float) -> None:
-        """Have the next batches be smaller where this one took long, and larger again where it did not.
+    def _learn(self, commands: list[Command[Any]], results: list[Any], took_s: float) -> None:
+        """Have the next batches be smaller where one has too many bytes for the connection, and larger again elsewhere.
 
-        What a connection can't carry in the time that a command has would fail as a whole, and be asked for again.
+        What a connection can't carry in the time that a command has would fail as a whole, and be asked for again. But
+        a server that is far away, or busy, takes as long for few commands as for many.
         """
-        if took_s > self._patience_s / 2:
-            self._limit = max(1, count // 2)
-        elif took_s < self._patience_s / 4 and count == self._limit:
-            self._limit = min(MAX_BATCH, 2 * count)
+        is_slow = took_s > self._patience_s / 2
+        if is_slow and (_has_failed(results) or _bytes_of(commands, results) > LARGE_BYTES):
+            self._limit = max(MIN_BATCH, len(commands) // 2)
+        elif len(commands) >= self._limit:
+            self._limit = min(MAX_BATCH, 2 * self._limit)
+
+
+def _has_failed(results: list[Any]) -> bool:
+    return any(isinstance(result, Exception) for result in results)
+
+
+def _bytes_of(commands: list[Command[Any]], results: list[Any]) -> int:
+    """Give about how many bytes went to and fro."""
+    there = sum(len(each) for command in commands for each in command.arguments if isinstance(each, bytes))
+    back = [part for result in results for part in (result if isinstance(result, list) else [result])]
+    return there + sum(len(part) for part in back if isinstance(part, bytes))

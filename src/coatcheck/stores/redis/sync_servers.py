@@ -229,8 +229,9 @@ class _Cluster:
 
     def _moved(self, node: str, exchange: Exchange) -> list[int]:
         """Give the places of what is sent again and belongs to another node by now."""
-        self._look_for_others(node)
-        self._lookout.wait(self._patience_s)
+        if exchange.may_have_moved:
+            self._look_for_others(node)
+            self._lookout.wait(self._patience_s)
         return exchange.places(partial(is_elsewhere, self._client, node, exchange.redirected))
 
     def _carry_alone(self, arguments: tuple[Any, ...]) -> Reply:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -35,7 +36,7 @@ class SyncRedisStore:
             check_client(redis, options, is_async=False)
             self._make_client, self._limits = lambda: redis, limits_of(options, {})
         self._commands = Commands(self._limits.prefix)
-        self._guard = threading.Lock()
+        self._guard, self._process = threading.Lock(), os.getpid()
         self._failure: tuple[Exception | None, float] = (None, 0.0)
         """Why connecting failed, and when."""
 
@@ -95,6 +96,8 @@ class SyncRedisStore:
     def _connected(self) -> SyncServers:
         """Connect, or share what came of it with whoever does so already: one after the other would take too long."""
         since = time.monotonic()
+        if self._process != os.getpid():  # a thread may hold it that this process, a child, has not
+            self._guard, self._process = threading.Lock(), os.getpid()
         with self._guard:
             if self._servers is not None:
                 return self._servers
