@@ -105,6 +105,14 @@ def test_a_logout_ends_the_session_and_may_keep_some_values_under_a_new_id(face:
     assert handles(face) == []
 
 
+def test_a_logout_that_keeps_a_text_is_refused_for_its_letters_would_be_meant(kind: Kind) -> None:
+    face = Face(kind, "memory://")
+    session = face.request(log_in(face))
+    with pytest.raises(TypeError, match="list of keys"):
+        session.logout(keep="cart")
+    assert session.user_id == "alice"
+
+
 def test_a_logout_of_nobody_stores_nothing(face: Face) -> None:
     session = face.request()
     session.logout(keep=["cart"])

@@ -15,7 +15,20 @@ import sys
 sys.modules[{framework!r}] = None  # as if it were not installed
 import coatcheck.integrations.{framework}
 """
+    assert _what_is_said_by(script).endswith(f"pip install 'coatcheck[{framework}]'")
+
+
+def test_where_fastapi_and_what_it_is_made_of_are_missing_it_is_fastapis_extra_that_is_named() -> None:
+    script = """
+import sys
+sys.modules["fastapi"] = sys.modules["starlette"] = None
+import coatcheck.integrations.fastapi
+"""
+    assert _what_is_said_by(script).endswith("pip install 'coatcheck[fastapi]'")
+
+
+def _what_is_said_by(script: str) -> str:
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=60)
     last_line = result.stderr.splitlines()[-1]
     assert last_line.startswith("coatcheck.errors.MissingExtra: The adapter to ")
-    assert last_line.endswith(f"pip install 'coatcheck[{framework}]'")
+    return last_line

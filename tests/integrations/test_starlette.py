@@ -101,7 +101,21 @@ def test_a_login_page_of_another_site_is_refused_when_the_application_is_made(lo
         add_sessions(Starlette(), new_sessions(), login_path=login_path)
 
 
-@pytest.mark.parametrize("option", [{"while_down": {"/": "contineu"}}, {"load": "never"}])
+def test_sessions_that_are_added_twice_are_refused_when_the_application_is_made() -> None:
+    app = new_app()
+    with pytest.raises(ConfigurationError, match="add_sessions was called twice"):
+        add_sessions(app, new_sessions())
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"while_down": {"/": "contineu"}},
+        {"load": "never"},
+        {"csrf_exempt": "/hooks"},
+        {"trusted_origins": ["shop.test"]},
+    ],
+)
 def test_a_setting_that_can_not_work_is_refused_before_the_application_runs(option: Any) -> None:
     with pytest.raises(ConfigurationError, match=next(iter(option))):
         add_sessions(Starlette(), Sessions("memory://", secret_keys=[KEY]), **option)

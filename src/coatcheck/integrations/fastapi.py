@@ -17,7 +17,6 @@ from coatcheck.config import CookieConfig
 from coatcheck.csrf import Csrf
 from coatcheck.errors import ConfigurationError, LoginRequired, MissingExtra, RecentLoginRequired
 from coatcheck.guard import check_login
-from coatcheck.integrations import starlette
 from coatcheck.mounting import Load
 from coatcheck.outage import WhileDown
 from coatcheck.sessions import Session, Sessions
@@ -34,6 +33,8 @@ try:
 except ImportError as error:
     _feature = "The adapter to FastAPI"
     raise MissingExtra(_feature, "fastapi") from error
+
+from coatcheck.integrations import starlette  # only now: it would ask for another extra
 
 T = TypeVar("T")
 

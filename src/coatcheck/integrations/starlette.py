@@ -72,6 +72,10 @@ def add_sessions(  # noqa: PLR0913 (they are the settings)
         ConfigurationError: an argument can't work.
         MissingExtra: with `csrf=True`, where the extra `csrf` is not installed.
     """
+    kinds: list[Any] = [middleware.cls for middleware in app.user_middleware]
+    if SessionMiddleware in kinds:
+        msg = "add_sessions was called twice for this application; leave one of the calls out"
+        raise ConfigurationError(msg)
     # Now, and not when the first request makes the middlewares:
     check_sessions(sessions, Sessions, "add_sessions")
     is_eager(load)
