@@ -14,6 +14,19 @@ from cryptography.x509.oid import NameOID
 
 _HOUR = timedelta(hours=1)
 
+# From Python 3.13 on, who checks certificates asks for it.
+_SIGNS_CERTIFICATES = x509.KeyUsage(
+    key_cert_sign=True,
+    crl_sign=False,
+    digital_signature=False,
+    content_commitment=False,
+    key_encipherment=False,
+    data_encipherment=False,
+    key_agreement=False,
+    encipher_only=False,
+    decipher_only=False,
+)
+
 
 class Authority:
     """Issues certificates into a folder. Whoever trusts `certificate` trusts them."""
@@ -23,8 +36,10 @@ class Authority:
         self._name = _subject(f"authority for {name}")
         self._key = ec.generate_private_key(ec.SECP256R1())
         self.certificate = folder / f"{name}-authority.pem"
-        unsigned = _builder(self._name, self._key.public_key(), self._name).add_extension(
-            x509.BasicConstraints(ca=True, path_length=0), critical=True
+        unsigned = (
+            _builder(self._name, self._key.public_key(), self._name)
+            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+            .add_extension(_SIGNS_CERTIFICATES, critical=True)
         )
         self._own = unsigned.sign(self._key, hashes.SHA256())
         self.certificate.write_bytes(self._own.public_bytes(serialization.Encoding.PEM))
