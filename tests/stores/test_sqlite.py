@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import multiprocessing
 import os
 import sqlite3
@@ -769,3 +770,13 @@ def test_a_read_is_done_again_that_the_handler_of_a_signal_has_interrupted_by_a_
 
     reader.execute = execute
     assert store.load(KEY) == [RECORD]
+
+
+def test_a_store_that_nobody_closes_leaves_no_connection_open(path: Path) -> None:
+    store = SyncSQLiteStore(path)
+    store.create(KEY, RECORD, 60_000)
+    assert store.load(KEY) == [RECORD]
+    connections = [store._current._writer, store._current._of_thread.reader]
+    del store
+    gc.collect()
+    assert [connection is not None and connection.is_closed for connection in connections] == [True, True]

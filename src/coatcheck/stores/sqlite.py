@@ -165,6 +165,11 @@ class _Database:
         self._next_look_ms = 0
         _forks.watch(self)
 
+    def __del__(self, process_now: Callable[[], int] = os.getpid) -> None:
+        # As `_Closing` does for readers: from Python 3.13 on, SQLite's module warns of what nobody has closed.
+        if process_now() == self.process and self._writer is not None:
+            self._writer.close()
+
     # --- reading ----------------------------------------------------------------------------------------------
 
     def read(self, query: str, rows_wanted: Sequence[tuple[Any, ...]]) -> list[list[tuple[Any, ...]]]:
