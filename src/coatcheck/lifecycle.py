@@ -29,7 +29,7 @@ from coatcheck.events import Event
 from coatcheck.keeper import MAX_CONFLICTS, MOVED_MS, NOTHING_FOUND, Found, Keeper, Steps, fetch, too_many_conflicts
 from coatcheck.operations import Delete, Load, Pause, Touch
 from coatcheck.record import AnyRecord, Login, Moved, Record
-from coatcheck.token import SessionID, Tokens, TokenSigner, VerifiedToken
+from coatcheck.token import Tokens, TokenSigner, VerifiedToken
 from coatcheck.users import Users, check_user_id, epoch_key, is_of_epoch, tag_of
 from coatcheck.working_copy import CLAIMED, WorkingCopy
 
@@ -37,8 +37,6 @@ _SKEW_MS: Final = 60_000
 _MAX_ATTEMPTS: Final = 3
 
 _MAX_COOKIES: Final = 8
-_AMBIGUOUS: Final = VerifiedToken(SessionID(b""), 0, None, by_older_key=False)
-"""Stands for tokens of several sessions."""
 """Cookies of our name in one request beyond which none is looked at."""
 
 
@@ -89,13 +87,9 @@ class Lifecycle:
         work = WorkingCopy(now_ms, self._tokens.new_id)
         if not tokens:
             return work
-        if len(tokens) > _MAX_COOKIES:
-            return _refused(work, "ambiguous")
-        genuine = self._tokens.verify(tokens[0]) if len(tokens) == 1 else self._newest(tokens)
-        if genuine is None:
-            return _refused(work, "forged")
-        if genuine is _AMBIGUOUS:
-            return _refused(work, "ambiguous")
+        genuine = (self._tokens.verify(tokens[0]) or "forged") if len(tokens) == 1 else self._newest(tokens)
+        if isinstance(genuine, str):
+            return _refused(work, genuine)
         issued_at_ms = genuine.issued_at * 1000
         if now_ms - issued_at_ms >= self.keeper.lifetime_ms:
             return _refused(work, "stale")
@@ -114,14 +108,17 @@ class Lifecycle:
             work.standing = "unloaded"
             work.settled = False
 
-    def _newest(self, tokens: Sequence[bytes]) -> VerifiedToken | None:
-        """Give the genuine token of several, or the newest if all are for one session.
+    def _newest(self, tokens: Sequence[bytes]) -> VerifiedToken | str:
+        """Give the genuine token of several, the newest if they are for one session; or why none counts.
 
         A browser has two of one session when the cookie's domain or path was changed while it lived.
         """
-        genuine = sorted(filter(None, map(self._tokens.verify, tokens)), key=lambda token: token.issued_at)
-        is_one = len({token.session_id.store_key for token in genuine}) < 2  # noqa: PLR2004 (one, or none)
-        return (genuine[-1] if genuine else None) if is_one else _AMBIGUOUS
+        if len(tokens) > _MAX_COOKIES:
+            return "ambiguous"
+        genuine = [token for token in map(self._tokens.verify, tokens) if token is not None]
+        if len({token.session_id.store_key for token in genuine}) > 1:
+            return "ambiguous"
+        return max(genuine, key=lambda token: token.issued_at, default="forged")
 
     # --- load -------------------------------------------------------------------------------------------------
 

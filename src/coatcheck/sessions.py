@@ -428,7 +428,7 @@ class Sessions(_Sessions[AsyncStore, Session]):
         try:
             await asyncio.shield(task)
         except asyncio.CancelledError:
-            task.add_done_callback(_log_failure)
+            task.add_done_callback(_log_what_failed)
             raise
 
     async def give_up(self, session: Session, *, keep_changes: bool = False) -> None:
@@ -817,7 +817,7 @@ def check_handle(handle: str) -> str:
     return handle if is_store_key(handle) else "0" * 40
 
 
-def _log_failure(task: asyncio.Task[None]) -> None:
+def _log_what_failed(task: asyncio.Task[None]) -> None:
     """Say of what nobody waits for any more that it has failed."""
     error = None if task.cancelled() else task.exception()
     if isinstance(error, StoreUnavailable):

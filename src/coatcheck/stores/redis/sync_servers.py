@@ -123,9 +123,8 @@ class _OneServer:
         return self.ask_each([command])[0]
 
     def ask_each(self, commands: Sequence[Command[T]]) -> list[T]:
-        if (
-            self._has_sentinels
-        ):  # see whether they name another primary; the pool then gives up its connections by itself
+        if self._has_sentinels:
+            # They may name another primary. The pool then gives up its connections by itself.
             self._lookout.look(self._pool.get_master_address)
         return _send(self._wire, self._wire.carry, commands, merges=True)
 
@@ -204,8 +203,11 @@ class _Cluster:
 
     def _look_for_others(self, failed: str | None = None) -> None:
         """See whether the slots have moved: from the other nodes first, if one has failed."""
+        self._lookout.look(partial(self._read_slots, failed))
+
+    def _read_slots(self, failed: str | None) -> None:
         spare = [ClusterNode(*host) for host in self._hosts or ()]  # type: ignore[no-untyped-call]
-        self._lookout.look(partial(read_slots, self._client, failed, spare))
+        read_slots(self._client, failed, spare)
 
     def _send_to(self, node: Any, commands: Sequence[Command[T]]) -> list[T]:
         wire = self._wire_to(self._client_of(node).connection_pool)
