@@ -809,6 +809,20 @@ def test_a_user_agent_is_bounded_and_printable() -> None:
     assert len(device.user_agent) == 256
 
 
+def _keys_read(face: Face) -> list[str]:
+    """Give the list to which the keys are added that the store is asked for from now on."""
+    read: list[str] = []
+    store: Any = face.sessions.store
+    load = store.load
+
+    def counted(*keys: str) -> Any:
+        read.extend(keys)
+        return load(*keys)
+
+    store.load = counted
+    return read
+
+
 @pytest.mark.parametrize("lifetime_is_raised", [False, True])
 def test_a_login_does_not_read_all_of_its_users_sessions_because_some_are_past_the_lifetime_of_their_login(
     kind: Kind, lifetime_is_raised: bool
@@ -821,15 +835,7 @@ def test_a_login_does_not_read_all_of_its_users_sessions_because_some_are_past_t
         clock.advance(day / 45)
     if lifetime_is_raised:
         face = Face(kind, face.sessions.store, clock=clock, idle_timeout=3 * day, lifetime=9 * day)
-    read: list[str] = []
-    store: Any = face.sessions.store
-    load = store.load
-
-    def counted(*keys: str) -> Any:
-        read.extend(keys)
-        return load(*keys)
-
-    store.load = counted
+    read = _keys_read(face)
     costs = []
     for _ in range(10):
         read.clear()
@@ -837,3 +843,24 @@ def test_a_login_does_not_read_all_of_its_users_sessions_because_some_are_past_t
         costs.append(len(read))
         clock.advance(day / 45)
     assert max(costs[1:]) < 12, costs
+
+
+def test_live_sessions_that_are_past_the_lifetime_of_their_login_are_looked_at_once(kind: Kind) -> None:
+    clock = ManualClock()
+    day = timedelta(days=1)
+    face = Face(kind, "memory://", clock=clock, idle_timeout=day, lifetime=day)
+    sessions = [log_in(face) for _ in range(20)]
+    clock.advance(day / 2)
+    face = Face(kind, face.sessions.store, clock=clock, idle_timeout=3 * day, lifetime=9 * day)
+    for token in sessions:
+        session = face.request(token)
+        assert session.user_id == "alice"
+        face.respond(session)
+    clock.advance(day)
+    read = _keys_read(face)
+    log_in(face)
+    assert len(read) > 20
+    read.clear()
+    log_in(face)
+    assert len(read) < 12
+    assert len(face.run(face.sessions.for_user("alice"))) == 22

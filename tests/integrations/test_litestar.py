@@ -322,6 +322,16 @@ async def leave_in_a_stream(request: Request[Any, Any, Any]) -> Stream:
     return Stream(body())
 
 
+@get("/stream-out-and-fail")
+async def leave_in_a_stream_that_fails(request: Request[Any, Any, Any]) -> Stream:
+    async def body() -> AsyncIterator[bytes]:
+        yield b"still here"
+        request.clear_session()
+        raise ZeroDivisionError
+
+    return Stream(body())
+
+
 @get("/leave-later")
 async def leave_later(request: Request[Any, Any, Any]) -> Response[str]:
     async def later() -> None:
@@ -345,10 +355,14 @@ async def leave_over_a_websocket(socket: WebSocket[Any, Any, Any]) -> None:
 
 
 @pytest.mark.parametrize("load", ["eager", "lazy"])
-@pytest.mark.parametrize("path", ["/stream-out", "/leave-later", "/leave-and-fail", "/socket-out"])
+@pytest.mark.parametrize(
+    "path", ["/stream-out", "/stream-out-and-fail", "/leave-later", "/leave-and-fail", "/socket-out"]
+)
 def test_clear_session_logs_out_whenever_it_is_called(path: str, load: str) -> None:
     site = Site(load=load)
-    leaving = (leave_in_a_stream, leave_later, leave_and_fail, leave_over_a_websocket)
+    leaving = (
+        leave_in_a_stream, leave_in_a_stream_that_fails, leave_later, leave_and_fail, leave_over_a_websocket
+    )  # fmt: skip
     with site.running(*leaving) as client:
         cookie = client.cookies["session"]
         if path == "/socket-out":
